@@ -124,6 +124,37 @@ def test_a_model_is_evaluated_on_a_split_by_its_tasks_metrics_with_intervals(run
     assert (out / "report.html").stat().st_size > 1000
 
 
+def test_metrics_are_reported_by_the_columns_of_a_table_and_of_the_rows(runs: Runs) -> None:
+    task, samples = open_test(runs.task)
+    groups = sorted(samples.find_groups())
+    table = runs.place / "columns.csv"
+    lines = [f"{name};{'old' if number % 2 else 'new'}\n" for number, name in enumerate(groups[:-1])]
+    table.write_text(f"{task.group_unit};age\n" + "".join(lines))
+    words = (EVALUATE, runs.name("second"), "--data", "test")
+    own = () if runs.task.name == "pointing" else ("label",)  # a column of the rows themselves
+    results, out = runs.evaluate(*words, "--by", ",".join(("age", *own)), "--by-table", str(table))
+    found, *others = results["models"][0]["by_column"]
+    assert [one["column"] for one in others] == [*own]
+    assert (found["column"], [one["value"] for one in found["values"]]) == ("age", ["new", "old"])
+    assert [one["groups"] for one in found["values"]] == [len(lines[::2]), len(lines[1::2])]
+    assert found["without"] == results["data"][0]["rows"] - sum(one["rows"] for one in found["values"])
+    first = runs.task.metrics[0]
+    of_value = {one["value"]: one["metrics"][first]["value"] for one in found["values"]}
+    gap = next(one for one in found["gaps"] if one["metric"] == first)
+    assert gap["difference"]["value"] == pytest.approx(of_value[gap["higher"]] - of_value[gap["lower"]])
+    assert gap["difference"]["low"] <= gap["difference"]["value"] <= gap["difference"]["high"]
+    page = (out / "report.html").read_text()
+    assert "By age" in page
+    assert "Largest difference" in page
+    for more, expected in (
+        (("--by", "hat", "--by-table", str(table)), "lacks the column hat"),
+        (("--by-table", str(table)), "add --by COLUMN"),
+    ):
+        refused = runs.place.call(*words, "--task", runs.task.reference, *FAST, *more)
+        assert refused.code == 2
+        assert expected in refused.err
+
+
 def test_the_value_of_a_metric_is_that_of_the_stored_table(runs: Runs) -> None:
     results, out = runs.evaluate(EVALUATE, f"mine={runs.name('second')}", "--data", "test")
     task, _ = open_test(runs.task)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import sys
 import warnings
 from collections.abc import Sequence
@@ -314,6 +315,79 @@ def test_sizes_that_no_memory_holds_are_refused(tmp_path: Path) -> None:
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
         (tmp_path / name).write_bytes(model.SerializeToString())
         assert str(tmp_path / name) in refusal(tmp_path / name)
+
+
+# --- Memory ---------------------------------------------------------------------------------------------------------
+
+NUMBER, HUGE = np.array(0, np.float32), np.array([2**36], np.int64)
+# What is computed besides, and its constants: each asks for terabytes.
+GREEDY: dict[str, tuple[list[tuple[str, list[str], str]], dict[str, Any]]] = {
+    "ConstantOfShape": ([("ConstantOfShape", ["size"], "much")], {"size": HUGE}),
+    "Expand": ([("Expand", ["one", "size"], "much")], {"one": NUMBER[None], "size": HUGE}),
+    "Tile": ([("Flatten", ["images"], "pixels"), ("Tile", ["pixels", "size"], "much")], {"size": np.array([1, 2**36])}),
+    "Range": (
+        [("Range", ["from", "to", "step"], "much")],
+        {"from": NUMBER, "to": NUMBER + np.float32(3e10), "step": NUMBER + np.float32(1)},
+    ),
+    "Pad": ([("Pad", ["images", "size"], "much")], {"size": np.array([0, 0, 0, 0, 0, 0, 300_000, 300_000])}),
+    "Resize": ([("Resize", ["images", "", "size"], "much")], {"size": np.array([1, 1, 2e4, 2e4], np.float32)}),
+    "outer sum": (
+        [("ConstantOfShape", ["wide"], "a"), ("ConstantOfShape", ["high"], "b"), ("Add", ["a", "b"], "much")],
+        {"wide": np.array([1, 2**18]), "high": np.array([2**18, 1])},
+    ),
+}
+
+
+def write_greedy(path: Path, kind: str) -> Path:
+    """A small classifier whose logits depend on a huge tensor, which a session cannot leave out."""
+    nodes, constants = GREEDY[kind]
+    model = onnx.load(write_graph(path))
+    graph = model.graph
+    graph.node.pop()  # the last one gave the output
+    graph.node.extend(helper.make_node(name, inputs, [output]) for name, inputs, output in nodes)
+    graph.node.append(helper.make_node("ReduceMax", ["much"], ["largest"], keepdims=0))
+    graph.node.append(helper.make_node("Add", ["row", "largest"], ["said"]))
+    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["ConstantOfShape", "Tile"])
+def test_a_graph_that_asks_for_terabytes_is_one_message_and_takes_no_memory(tmp_path: Path, kind: str) -> None:
+    check_greedy(tmp_path, kind)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", GREEDY)
+def test_graphs_that_ask_for_terabytes_in_any_way_are_one_message(tmp_path: Path, kind: str) -> None:
+    check_greedy(tmp_path, kind)
+
+
+def check_greedy(folder: Path, kind: str) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    text = refusal(write_greedy(folder / "greedy.onnx", kind))
+    assert "more than 4.0 GB of memory for one sample" in text or "would require more than 4294967296 bytes" in text
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**18  # KiB
+
+
+def test_a_graph_whose_tensors_are_known_to_be_small_is_not_tried_in_another_process(
+    exported: Path, tmp_path: Path
+) -> None:
+    from sharpstudent.evaluation.onnx_trial import is_small
+
+    assert is_small(exported)
+    assert is_small(write_graph(tmp_path / "small.onnx"))
+    assert not any(is_small(write_greedy(tmp_path / "greedy.onnx", kind)) for kind in GREEDY)
+
+
+def test_what_a_file_says_of_the_shapes_of_its_tensors_is_not_believed(tmp_path: Path) -> None:
+    from sharpstudent.evaluation.onnx_trial import is_small
+
+    path = write_greedy(tmp_path / "greedy.onnx", "Expand")
+    model = onnx.load(path)
+    model.graph.value_info.append(helper.make_tensor_value_info("much", FLOAT, [1]))
+    onnx.save(model, path)
+    assert not is_small(path)
 
 
 def test_without_onnxruntime_the_extra_is_named(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,10 @@ from sharpstudent.core.types import Table
 from sharpstudent.metrics.binary_draws import GroupedScores, compute_aucs
 from sharpstudent.metrics.bootstrap import compute_interval, compute_paired
 from sharpstudent.metrics.intervals import FEWEST_GROUPS
-from sharpstudent.metrics.metric import make_binary_metric
+from sharpstudent.metrics.metric import make_binary_metric, make_mean_metric
 
 AUC = make_binary_metric("auc_by_rank", lambda table: table["score"])
+ACCURACY = make_mean_metric(lambda table: table["right"], bounds=(0.0, 1.0))
 SETS = 400
 NOISE = 3 * math.sqrt(0.95 * 0.05 / SETS)  # three standard errors of a simulated coverage
 
@@ -80,6 +81,56 @@ def test_a_paired_difference_covers_the_truth_from_the_fewest_people_of_a_claim_
     covered = 0
     for number in range(SETS):
         found = compute_paired(AUC, *world.draw(generator, auc + gain, auc), rounds=300, seed=number)
+        assert found.low is not None
+        assert found.high is not None
+        covered += found.low <= gain <= found.high
+    assert covered / SETS >= 0.95 - NOISE
+
+
+def draw_rare_differences(generator: np.random.Generator, people: int, gain: float, loss: float) -> list[Table]:
+    """Two models with one picture a person: the first alone is right on a share `gain`, the second on `loss`."""
+    uniform = generator.random(people)
+    names = np.arange(people).astype(str)
+    rights = (uniform >= gain + loss) | (uniform < gain), uniform >= gain
+    return [
+        {"id": names, "group": names, "right": right.astype(float), "score": generator.normal(size=people)}
+        for right in rights
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("people", [FEWEST_GROUPS, 12, 16, 26])
+@pytest.mark.parametrize(("gain", "loss"), [(0.2, 0.0), (0.1, 0.05), (0.2, 0.1), (0.3, 0.3)])
+def test_rare_differences_of_one_picture_a_person_are_covered_too(people: int, gain: float, loss: float) -> None:
+    """Where few people differ at all, Student's t of all people covers .88 with 16."""
+    generator, covered = np.random.default_rng(people), 0
+    for number in range(SETS):
+        found = compute_paired(ACCURACY, *draw_rare_differences(generator, people, gain, loss), rounds=200, seed=number)
+        assert found.low is not None
+        assert found.high is not None
+        covered += found.low <= gain - loss <= found.high
+    assert covered / SETS >= 0.95 - NOISE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("people", [12, 26])
+@pytest.mark.parametrize(("auc", "gain"), [(0.75, 0.1), (0.9, 0.05)])
+def test_a_paired_difference_of_people_with_one_picture_each_covers_the_truth(
+    people: int, auc: float, gain: float
+) -> None:
+    """A person is real or fake, not both, as in a set of portraits."""
+    generator, label, covered = np.random.default_rng(people), np.arange(people) % 2, 0
+    names = np.arange(people).astype(str)
+    for number in range(SETS):
+        common = generator.normal(size=people)
+        tables = [
+            {
+                **{"id": names, "group": names, "label": label},
+                "score": 0.8 * common + 0.6 * generator.normal(size=people) + label * norm.ppf(one) * math.sqrt(2),
+            }
+            for one in (auc + gain, auc)
+        ]
+        found = compute_paired(AUC, *tables, rounds=200, seed=number)
         assert found.low is not None
         assert found.high is not None
         covered += found.low <= gain <= found.high

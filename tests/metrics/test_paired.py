@@ -14,7 +14,7 @@ from scored_tables import compute_auc_by_rank, find_difference, make_table, read
 from sharpstudent.core.types import Table
 from sharpstudent.metrics.bootstrap import compute_paired
 from sharpstudent.metrics.checks import MetricError
-from sharpstudent.metrics.intervals import MARGIN, Estimate, Sampling
+from sharpstudent.metrics.intervals import MARGIN, Estimate, Sampling, find_evenness
 from sharpstudent.metrics.metric import make_mean_metric
 
 
@@ -148,3 +148,33 @@ def test_bad_scores_are_named_and_one_person_leaves_no_interval() -> None:
     alone = find_difference(compute_auc_by_rank, [0.1, 0.3], [0.3, 0.2], [0, 1], ["a", "a"])
     assert (alone.value, alone.low, alone.p_value) == (1.0, None, None)
     assert alone.note == "no interval: fewer than two groups"
+
+
+@pytest.mark.parametrize(("differing", "freedom"), [(1, 2 / (0.7727 / 0.9375**2 - 1 / 16)), (2, 6.22), (16, math.inf)])
+def test_the_degrees_of_freedom_fall_with_the_number_of_people_who_make_a_difference(
+    differing: int, freedom: float
+) -> None:
+    effects = np.where(np.arange(16) < differing, 1.0, 0.0)
+    without_one = (effects.sum() - effects) / 15
+    assert find_evenness(without_one) == pytest.approx(freedom, rel=0.01)
+
+
+def test_a_difference_that_one_of_sixteen_people_makes_has_a_wide_interval_and_one_of_all_people_does_not() -> None:
+    metric = make_mean_metric(lambda table: table["right"], bounds=(0.0, 1.0))
+    names = np.arange(16).astype(str)
+
+    def compare(wins: int, losses: int) -> Estimate:
+        first = np.where(np.arange(16) < wins, 1.0, 0.0)
+        second = np.where(np.arange(16) >= 16 - losses, 1.0, 0.0)
+        sides = [
+            {"id": names, "group": names, "right": side, "score": side + seed}
+            for seed, side in enumerate((first, second))
+        ]
+        return compute_paired(metric, *sides, rounds=500)
+
+    one = compare(1, 0)
+    assert one.high is not None
+    assert one.high > 0.2  # Student's t of 15 degrees of freedom ends at .19
+    even = compare(8, 7)
+    assert even.high is not None
+    assert even.high - even.value == pytest.approx(stats.t.ppf(0.975, 15) * np.sqrt(15 / 16 / 15), rel=0.1)

@@ -219,3 +219,11 @@ def fill(kind: type[T], read: Namespace, **others: Any) -> T:
     """
     given = {field.name: getattr(read, field.name) for field in fields(kind) if hasattr(read, field.name)}  # pyright: ignore[reportArgumentType]
     return kind(**given | others)
+
+
+def find_child_settings() -> dict[str, Any]:
+    """Return folder and environment for a process that runs a module of this very package, without CUDA."""
+    root = str(Path(__file__).resolve().parents[2])
+    paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    # `-m` looks in the working folder first.
+    return {"cwd": root, "env": {**os.environ, "PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": ""}}

@@ -9,7 +9,9 @@ All that a damaged or hostile file leads to is an OSError, or a ValueError for c
 
 from __future__ import annotations
 
+import csv
 import errno
+import io
 import json
 import os
 import re
@@ -17,6 +19,8 @@ import stat
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from sharpstudent.core.errors import UserError
 
 MOST_TEXT = 2**28  # bytes of a text that is read whole; the labels of the largest public data set have 20 MB
 _KINDS = {
@@ -175,6 +179,45 @@ def explain(error: Exception) -> str:
     """Return the reason of an error on one line, without number and path."""
     text = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
     return text.splitlines()[0]
+
+
+def read_table(
+    path: Path, *, form: str, remedy: str, is_strict: bool = True
+) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Read a table with a header; its columns may be separated by commas, semicolons, tabs or bars.
+
+    Args:
+        path: The file, UTF-8 with or without a byte order mark.
+        form: How such a file looks, for the message.
+        remedy: What a message tells the user to do.
+        is_strict: Refuse a line with more values than columns, which may have shifted them; else drop the last ones.
+
+    Returns:
+        The columns, and each line's number and row, "" for what is absent.
+
+    Raises:
+        UserError: If it is broken, names a column twice, or a line has more values than columns.
+    """
+    what = "cannot be read as CSV"
+    try:
+        text = read_text(path)
+        delimiter = max(",;\t|", key=text.partition("\n")[0].count)
+        rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, restval="")
+        columns = [name.strip() for name in rows.fieldnames or ()]
+        rows.fieldnames = columns
+        if len(set(columns)) < len(columns):
+            raise ValueError("a column stands there twice")
+        read: list[tuple[int, dict[str, str]]] = []
+        for row in rows:
+            if row.pop(None, None) and is_strict:  # pyright: ignore[reportArgumentType, reportCallIssue]
+                raise ValueError(f"line {rows.line_num} has more values than there are columns")
+            read.append((rows.line_num, row))
+        return columns, read
+    except UnicodeDecodeError:
+        remedy = "save it as UTF-8, in a spreadsheet: CSV UTF-8"
+        raise UserError.about(str(path), what, form, "text that is not UTF-8", remedy) from None
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError.about(str(path), what, form, explain(error), remedy) from None
 
 
 PACKED, UNPACK = "is a packed archive, not the file itself", "unpack it, and name the file inside"

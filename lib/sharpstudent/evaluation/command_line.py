@@ -81,6 +81,8 @@ class EvaluationRequest:
         title: The title of the report; None for a default that counts the models.
         costs: Whether parameters, time and memory are measured.
         rounds: How many resamples the bootstrap draws.
+        by: The columns by whose values metrics or errors are reported.
+        by_table: The table that holds these columns; None where --by is not given, or the data has them.
         device: The value of `--device`, such as `auto`.
         workers: How many loader processes run.
         batch_size: How many samples form a batch.
@@ -93,6 +95,8 @@ class EvaluationRequest:
     title: str | None = None
     costs: bool = False
     rounds: int = 1000
+    by: tuple[str, ...] = ()
+    by_table: Path | None = None
     device: str = "auto"
     workers: int = 2
     batch_size: int = 16
@@ -289,6 +293,32 @@ def add_rounds(group: Any) -> None:
     group.add_argument("--rounds", metavar="N", type=rounds, default=EvaluationRequest(()).rounds, help=text)
 
 
+def add_by(group: Any, *, what: str, keys: str, default: str) -> None:
+    """Add the options for columns by whose values a model is reported.
+
+    Args:
+        group: The group of options that they are added to.
+        what: What is reported by them.
+        keys: What the lines of a table may name.
+        default: Where the columns are taken from without a table.
+    """
+    text = f"{what} by the values of these columns, such as sex,age"
+    group.add_argument("--by", metavar="COLUMN", nargs="+", default=[], help=text)
+    text = f"CSV with them by {keys} (default: {default})"
+    group.add_argument("--by-table", metavar="CSV", type=read_path, help=text)
+
+
+def read_by(read: Namespace) -> tuple[str, ...]:
+    """Read the columns of --by, which are separated by commas or spaces; each is taken once.
+
+    Raises UserError for --by-table without --by.
+    """
+    names = tuple(dict.fromkeys(name.strip() for word in read.by for name in word.split(",") if name.strip()))
+    if read.by_table is not None and not names:
+        raise UserError.about("--by-table", "names a table, and --by no column of it", remedy="add --by COLUMN")
+    return names
+
+
 def add_data(group: Any) -> None:
     """Add the option that names the data sets."""
     group.add_argument("--data", metavar="SET", nargs="+", action="extend", default=[], help="data sets, see below")
@@ -334,9 +364,11 @@ def parse_request(argv: Sequence[str], *, script: str, task: type[Task]) -> Eval
     group.add_argument("--config", metavar="CONFIG", type=read_path, help=text + " model's run)")
     group = parser.add_argument_group("evaluation")
     add_rounds(group)
+    keys = f"{task.unit} or {task.group_unit}, as in tables.csv"
+    add_by(group, what="metrics also", keys=keys, default="those of tables.csv")
     group.add_argument("--name", dest="title", metavar="TITLE", help="title of the report")
     add_running_options(parser.add_argument_group("running"), script=script, unit="sample")
     read = parser.read(argv)
     options = {} if read.config is None else {"config": str(read.config)}
     models = tuple(replace(model, options=options) for model in read_models(read, script=script))
-    return fill(EvaluationRequest, read, models=models, data=build_data_requests(read.data))
+    return fill(EvaluationRequest, read, models=models, data=build_data_requests(read.data), by=read_by(read))

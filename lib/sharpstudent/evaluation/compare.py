@@ -18,14 +18,19 @@ from sharpstudent.core.errors import UserError, plural
 from sharpstudent.core.io import write_bytes_atomically, write_text_atomically
 from sharpstudent.core.naming import format_csv
 from sharpstudent.core.types import Table
+from sharpstudent.evaluation.by_column import read_columns
+from sharpstudent.evaluation.command_line import EvaluationRequest
 from sharpstudent.evaluation.evaluate import EvalResult, Evaluation, Heading
 from sharpstudent.evaluation.renderer import Measurements, Session
 from sharpstudent.evaluation.tables import SplitSet, join_parts
-from sharpstudent.metrics.bootstrap import SEED, compute_interval, compute_paired
+from sharpstudent.metrics.bootstrap import SEED, compute_gap, compute_interval, compute_paired
 from sharpstudent.metrics.checks import MetricError
 from sharpstudent.metrics.intervals import FEWEST_GROUPS, LEVEL, MARGIN, Estimate
 from sharpstudent.metrics.metric import Metric
 from sharpstudent.report.results import (
+    ColumnGap,
+    ColumnResult,
+    ColumnValue,
     EvaluatedModel,
     EvaluationResults,
     MetricAbout,
@@ -39,6 +44,7 @@ from sharpstudent.report.summary import list_limits
 from sharpstudent.report.verdict import write_verdict
 from sharpstudent.task import Task
 
+NOT_BY_GROUP = "whether a model is worse on some groups than on others was not measured"
 MOST_CELLS = 32  # values per row; columns with more, such as maps, are in tables.npz only, not in tables.csv
 
 
@@ -74,7 +80,7 @@ def build_results(
         models: list[EvaluatedModel] = []
         with session.progress("metrics with intervals", len(parts), "model") as progress:
             for number, one in enumerate(evaluation.models):
-                models.append(_describe_model(task, one, parts[number], measured, number, rounds))
+                models.append(_describe_model(task, one, parts[number], measured, number, session.request))
                 progress.add()
         comparisons: list[PairResult] = []
         with session.progress("comparisons", len(evaluation.pairs), "pair") as progress:
@@ -90,7 +96,7 @@ def build_results(
         unit=task.unit,
         group_unit=task.group_unit,
         verdict=(),
-        protocol=_describe_protocol(task, sets, rounds, measured),
+        protocol=_describe_protocol(task, sets, session.request),
         metrics={name: _describe_metric(task, name) for name in task.metrics},
         data=tuple(
             one.describe(table, unreadable)
@@ -143,6 +149,71 @@ def compute_metrics(task: type[Task], parts: Mapping[str, Table], *, rounds: int
         for part, table in parts.items()
         for name, metric in task.metrics.items()
     }
+
+
+def compute_by_column(
+    task: type[Task], table: Table, columns: Mapping[str, NDArray[np.str_]], *, rounds: int
+) -> tuple[ColumnResult, ...]:
+    """Compute the metrics of a task by the values of columns, and of each metric its largest difference.
+
+    Args:
+        task: The class of the task.
+        table: The rows of a model, N of them.
+        columns: The values of each column (N,); rows with "" are in no group.
+        rounds: How many resamples the bootstrap draws.
+
+    Returns:
+        The metrics by the values of each column.
+    """
+    return tuple(_compute_column(task, table, name, values, rounds) for name, values in columns.items())
+
+
+def _compute_column(task: type[Task], table: Table, column: str, values: NDArray[np.str_], rounds: int) -> ColumnResult:
+    parts = {str(value): _take(table, values == value) for value in np.unique(values[values != ""])}
+    found = tuple(
+        ColumnValue(
+            value=value,
+            rows=len(part["id"]),
+            groups=len(np.unique(part["group"])),
+            metrics={
+                name: to_metric_value(compute_interval(metric, part, rounds=rounds, group_unit=task.group_unit))
+                for name, metric in task.metrics.items()
+            },
+        )
+        for value, part in parts.items()
+    )
+    gaps = tuple(gap for name in task.metrics for gap in _find_gap(task, name, table, values, found, rounds))
+    return ColumnResult(column=column, values=found, gaps=gaps, without=int((values == "").sum()))
+
+
+def _find_gap(
+    task: type[Task],
+    name: str,
+    table: Table,
+    values: NDArray[np.str_],
+    found: Sequence[ColumnValue],
+    rounds: int,
+) -> list[ColumnGap]:
+    """Find the largest difference of a metric between two values; [] where fewer than two have the metric."""
+    measured = sorted((value, one.value) for one in found if (value := one.metrics[name].value) is not None)
+    if len(measured) < 2:
+        return []
+    lower, higher = measured[0][1], measured[-1][1]
+    rows = np.isin(values, (lower, higher))
+    gap = compute_gap(
+        task.metrics[name],
+        _take(table, rows),
+        values[rows] == lower,
+        # The largest of several differences is large by chance, too.
+        level=1.0 - (1.0 - LEVEL) / (len(measured) * (len(measured) - 1) // 2),
+        rounds=rounds,
+        group_unit=task.group_unit,
+    )
+    return [ColumnGap(metric=name, higher=higher, lower=lower, difference=to_metric_value(gap))]
+
+
+def _take(table: Table, rows: NDArray[np.bool_]) -> Table:
+    return {name: column[rows] for name, column in table.items()}
 
 
 def compare_models(
@@ -234,13 +305,21 @@ def _add_prefix(name: str, column: NDArray[Any]) -> NDArray[Any]:
 
 
 def _describe_model(
-    task: type[Task], one: EvalResult, parts: Mapping[str, Table], measured: Measurements, number: int, rounds: int
+    task: type[Task],
+    one: EvalResult,
+    parts: Mapping[str, Table],
+    measured: Measurements,
+    number: int,
+    request: EvaluationRequest,
 ) -> EvaluatedModel:
     """Describe a model, given its number. Only models that were opened have a calibration and a cost."""
-    is_opened = number < len(measured.costs)
+    is_opened, rounds = number < len(measured.costs), request.rounds
+    columns = [read_columns(task, request, table) for table in one.tables]
+    joined = {name: np.concatenate([of_set[name] for of_set in columns]) for name in request.by}
     return EvaluatedModel(
         **one.describe(),
         metrics=compute_metrics(task, parts, rounds=rounds),
+        by_column=compute_by_column(task, parts[""], joined, rounds=rounds),
         calibration=measured.calibrations[number] if is_opened else None,
         cost=measured.costs[number] if is_opened else None,
     )
@@ -303,14 +382,14 @@ def describe_intervals(over: str, groups: str, rounds: int) -> str:
     )
 
 
-def _describe_protocol(
-    task: type[Task], sets: Sequence[SplitSet], rounds: int, measured: Measurements
-) -> dict[str, str]:
-    is_validation = any(one.kind == "validation" for one in sets)
+def _describe_protocol(task: type[Task], sets: Sequence[SplitSet], request: EvaluationRequest) -> dict[str, str]:
+    is_validation, rounds = any(one.kind == "validation" for one in sets), request.rounds
+    by_column = f"by {', '.join(request.by)}; the largest difference of each metric has an interval of its own"
     chosen = "on the validation data of their own runs"
     return {
         "rows": f"one {task.unit} each; several sets are evaluated together and each alone",
         "intervals": describe_intervals(f"the {task.group_unit} of each row", plural(task.group_unit), rounds),
         "comparisons": f"paired bootstrap, {rounds} rounds: both models see the same draws. {NON_INFERIORITY}",
+        "groups": by_column if request.by else f"{NOT_BY_GROUP} (--by COLUMN measures it)",
         "checkpoints": f"chosen {chosen}{'' if is_validation else ', never on the data evaluated here'}",
     }

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +15,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-import sharpstudent
-from sharpstudent.core.arguments import advise_extra
+from sharpstudent.core.arguments import advise_extra, find_child_settings
 from sharpstudent.evaluation.load_model import OpenedClassifier
 from sharpstudent.evaluation.onnx import OnnxClassifier, count_weights
 from sharpstudent.evaluation.opened import OpenedModel
@@ -182,16 +179,13 @@ def _measure_cuda_memory(opened: OpenedModel, device: torch.device) -> int:
 def _measure_in_child(opened: OpenedModel) -> tuple[int | None, str | None]:
     """Measure memory by evaluation/cost_child.py; where that process fails, memory is None with the reason."""
     request = {"path": str(opened.path.resolve()), "reopen": opened.reopen, "threads": torch.get_num_threads()}
-    root = str(Path(sharpstudent.__file__).resolve().parent.parent)
-    paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     try:
         ended = subprocess.run(
             [sys.executable, "-m", "sharpstudent.evaluation.cost_child", json.dumps(request)],
             capture_output=True,
             text=True,
             timeout=CHILD_TIMEOUT_S,
-            env={**os.environ, "PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": ""},
-            cwd=root,  # `-m` looks in the working folder first
+            **find_child_settings(),
         )
     except subprocess.TimeoutExpired:
         return None, f"memory: not measured, its process took longer than {CHILD_TIMEOUT_S:.0f} s"

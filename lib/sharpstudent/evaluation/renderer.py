@@ -225,6 +225,9 @@ class Renderer:
 
     def check(self, session: Session) -> None:
         """Check a request before anything slow begins; raise UserError for what is wrong."""
+        from sharpstudent.evaluation.by_column import check_table
+
+        check_table(self.task_class, session.request)
 
     def open_model(self, request: ModelRequest, device: torch.device) -> OpenedModel:
         """Open a model.

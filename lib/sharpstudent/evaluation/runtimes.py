@@ -29,6 +29,7 @@ from sharpstudent.core.files import check_plain, explain, parse_json
 from sharpstudent.core.io import compute_sha256
 from sharpstudent.core.types import Outputs
 from sharpstudent.evaluation.model_files import Kind, parse_metadata
+from sharpstudent.evaluation.onnx_trial import find_excess
 
 Arrays = Mapping[str, NDArray[Any]]
 EXPORT = "export"  # the key of metadata that describes an export of this program
@@ -156,15 +157,19 @@ def open_runtime(path: Path, *, device: torch.device) -> OpenedFile:
         The opened file.
 
     Raises:
-        UserError: Without its runtime, and for a file that is missing, damaged or has weights outside its folder.
+        UserError: Without its runtime, and for a file that is missing, damaged, has weights outside its folder, or
+            needs more memory than its weights explain.
     """
     kind = KINDS[path.suffix]
     notes = list(verify(path)) if kind == "onnx" else []
     beside = _find_beside(path, notes) if kind == "onnx" else _list_beside(path)
+    size = sum(file.stat().st_size for file in (path, *beside))
+    excess = find_excess(path, size) if kind == "onnx" else None
+    if excess is not None:
+        raise refuse(path, excess, "an ONNX file whose memory is that of its weights and one sample")
     runtime = _RUNTIMES[kind](path, device)
     if device.type == "cuda" and runtime.runs_on == "cpu":
         notes.append(f"{path.name}: this {runtime.name} has no CUDA, so it runs on the CPU")
-    size = sum(file.stat().st_size for file in (path, *beside))
     return OpenedFile(path, kind, runtime, _compute_digest(path, beside), size, tuple(notes))
 
 

@@ -11,6 +11,7 @@ Legend: N rows, S seeds (one table each), G groups, R rounds in blocks of B.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from sharpstudent.metrics.intervals import (
     Estimate,
     Sampling,
     find_difference,
+    find_evenness,
     find_interval,
 )
 from sharpstudent.metrics.metric import Metric, OnBlock
@@ -37,6 +39,7 @@ SEED = 0  # the default
 BLOCK_CELLS = 2**18  # draws times rows in one block: it bounds the memory, whatever the number of rounds
 MOST_TRIES = 1000  # attempts to draw a round that holds every stratum
 MOST_UNDEFINED = 0.05  # share of the rounds without a value, above which there is no interval
+MOST_LEFT_OUT = 200  # groups; of more, no few of them make the whole variance
 Tables = Table | Sequence[Table]  # one model's table, or one table a seed, of the same rows
 
 
@@ -109,40 +112,56 @@ def compute_paired(
 
 
 def compute_gap(
-    values: NDArray[np.float64],
+    metric: Metric,
+    table: Table,
     is_second: NDArray[np.bool_],
-    groups: NDArray[Any],
     *,
     rounds: int = 1000,
     level: float = LEVEL,
     seed: int = SEED,
     group_unit: str = "group",
 ) -> Estimate:
-    """Compute the mean of some rows minus that of others, such as the error rates of two parts of a data set.
+    """Compute the metric of some rows minus that of others, such as the error rates on two parts of a data set.
 
     Args:
-        values: A share for each row (N,), 0 to 1.
+        metric: The metric.
+        table: N rows of one model.
         is_second: Which rows are subtracted (N,); both kinds must occur.
-        groups: The group of each row (N,); a group may have rows of both kinds.
         rounds: How many resamples are drawn.
         level: The confidence, 0 to 1.
         seed: The seed of the draws.
-        group_unit: What notes call a group.
+        group_unit: What notes call a group; a group may have rows of both kinds.
 
     Returns:
         The difference with its interval.
     """
-    _, group_of = number_names(groups.tolist())
-    value = float(values[~is_second].mean() - values[is_second].mean())
-    strata = find_strata(group_of, is_second)
-    first, second = (build_mean(np.where(rows, values, np.nan), group_of) for rows in (~is_second, is_second))
+    _, group_of = number_names(table["group"].tolist())
+    strata: list[NDArray[np.int64]] = []
+    forms: list[tuple[OnBlock, NDArray[np.int64]]] = []
+    values: list[float] = []
+    for rows in (~is_second, is_second):
+        side = {name: column[rows] for name, column in table.items()}
+        own, number = np.unique(group_of[rows], return_inverse=True)
+        parts = [np.unique(number)] if metric.strata is None else find_strata(number, side[metric.strata])
+        strata += [own[part] for part in parts]
+        forms.append((_build_form(metric, side, number), own))
+        values.append(metric.value(side))
+    value = values[0] - values[1]
     if min(map(len, strata)) < 2:
         return Estimate(value, note=f"no interval: fewer than two {plural(group_unit)} in a part")
-    draws = resample(
-        lambda counts: first(counts) - second(counts), group_of, rounds=rounds, seed=seed, must_hold=strata
-    )
-    sampling = count_sampling(group_of, strata, group_unit)
-    return find_difference(value, draws, sampling, bounds=SHARE, level=level, sign=-1.0)
+
+    def on_block(counts: GroupCounts) -> NDArray[np.float64]:
+        first, second = (form(counts[:, own]) for form, own in forms)
+        return first - second
+
+    try:
+        draws = resample(on_block, group_of, rounds=rounds, seed=seed, must_hold=strata)
+    except MetricError as error:
+        return Estimate(value, note=f"no interval: {error}")
+    sampling, bounds = count_sampling(group_of, strata, group_unit), _find_bounds(metric, [table])
+    sampling = _find_evenness(on_block, sampling, len(group_of))
+    sign = 1.0 if metric.direction == "higher" else -1.0
+    return find_difference(value, draws[~np.isnan(draws)], sampling, bounds=bounds, level=level, sign=sign)
 
 
 def resample(
@@ -344,6 +363,7 @@ def _estimate(
         )
     if _is_same(*sides):
         return Estimate(value, value, value, p_value=1.0, groups=sampling.groups)
+    sampling = _find_evenness(on_block, sampling, len(group_of))
     differences: list[float] = (by_seed[0] - by_seed[1]).tolist()
     sign = 1.0 if metric.direction == "higher" else -1.0
     return find_difference(value, defined, sampling, bounds=bounds, by_seed=differences, level=level, sign=sign)
@@ -362,6 +382,17 @@ def count_sampling(group_of: NDArray[np.int64], strata: Sequence[NDArray[np.int6
     """
     total = int(group_of.max()) + 1
     return Sampling(tuple(len(groups) for groups in strata) or (total,), total, unit)
+
+
+def _find_evenness(on_block: OnBlock, sampling: Sampling, rows: int) -> Sampling:
+    """Add the degrees of freedom that the groups' effects on a difference of so many rows leave, where it has few."""
+    if sampling.total > MOST_LEFT_OUT or min(sampling.sizes) < 2:
+        return sampling
+    counts = 1 - np.eye(sampling.total, dtype=np.int64)  # each of the groups left out once
+    blocks = np.array_split(counts, -(-sampling.total * rows // BLOCK_CELLS))
+    return replace(
+        sampling, evenness=find_evenness(np.concatenate([on_block(block) for block in blocks if len(block)]))
+    )
 
 
 def _find_bounds(metric: Metric, tables: Sequence[Table]) -> Bounds:

@@ -10,7 +10,8 @@ are too narrow with few groups and lean towards the good end near a bound (Davis
   the mean of two estimates: the standard deviation of the resamples' logits, which is too large where some of them are
   close to the bound, and that of the resamples over the slope of the logit, which is too small there.
 - Student's t has as many degrees of freedom as there are groups beyond one. Where the two classes are in different
-  groups, it is Welch's number (Satterthwaite 1946) of two samples of groups with equal variance.
+  groups, it is Welch's number (Satterthwaite 1946) of two samples of groups with equal variance. Of a difference that
+  few of the groups make, while the others have the same value in both models, it is less (`find_evenness`).
 
 Where all resamples have one value, as at an AUC of exactly 1, nothing is known of s. With confidence 1 - a, at most a
 share of 1 - a^(1/G) of all groups is of a kind that none of G groups is of (Clopper & Pearson 1934): the interval then
@@ -70,11 +71,14 @@ class Sampling:
         sizes: The number of groups that hold each class that the metric needs; one number for a metric of all rows.
         total: The number of groups in all.
         unit: What a group is called.
+        evenness: The degrees of freedom that the groups' effects on a difference leave, see `find_evenness`; infinite
+            where they are not known.
     """
 
     sizes: tuple[int, ...]
     total: int
     unit: str = "group"
+    evenness: float = math.inf
 
     @property
     def freedom(self) -> float:
@@ -101,6 +105,27 @@ class Sampling:
             The share: about 3 / G at 95 %, the rule of three.
         """
         return float(1.0 - (1.0 - level) ** (1.0 / min(self.sizes)))
+
+
+def find_evenness(without_one: NDArray[np.float64]) -> float:
+    """Find the degrees of freedom of a variance that a few of the groups make, while the others have no effect.
+
+    The variance of a sample variance s^2 of n values with fourth moment m4 is about (m4 - s^4) / n, so that it is as
+    uncertain as one of 2 / (sum d^4 / (sum d^2)^2 - 1 / n) degrees of freedom (Satterthwaite 1946; effects d by the
+    jackknife). For normal effects that is n; where 2 of 16 groups differ at all, 6.2.
+
+    Args:
+        without_one: The difference without each of the groups (n,); NaN where it is undefined.
+
+    Returns:
+        The degrees of freedom, 1 or more; infinite for fewer than two effects.
+    """
+    known = without_one[~np.isnan(without_one)]
+    squares = (known - known.mean()) ** 2 if len(known) > 1 else np.zeros(1)
+    if squares.sum() <= 0.0:
+        return math.inf
+    uneven = float((squares**2).sum() / squares.sum() ** 2) - 1.0 / len(known)
+    return max(2.0 / uneven, 1.0) if uneven > 0.0 else math.inf
 
 
 def _compute_welch(sizes: Sequence[int]) -> float:
@@ -172,7 +197,8 @@ def measure_spread(draws: NDArray[np.float64], sampling: Sampling, by_seed: Sequ
     """
     freedom, seeds = max(sampling.freedom, 1e-3), len(by_seed)
     of_seeds = float(np.std(by_seed, ddof=1)) / math.sqrt(seeds) if seeds > 1 else 0.0
-    return Spread(float(draws.std()) * math.sqrt((freedom + 1) / freedom), freedom, of_seeds, max(seeds, 1))
+    of_groups = float(draws.std()) * math.sqrt((freedom + 1) / freedom)
+    return Spread(of_groups, min(freedom, sampling.evenness), of_seeds, max(seeds, 1))
 
 
 def find_interval(

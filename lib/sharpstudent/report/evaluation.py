@@ -6,6 +6,7 @@ Legend: M models.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from sharpstudent.core.errors import plural
+from sharpstudent.core.errors import format_count_of, plural
 from sharpstudent.core.naming import clean_name
 from sharpstudent.report.chart import Chart, ChartGroup
 from sharpstudent.report.common_tables import (
@@ -26,7 +27,14 @@ from sharpstudent.report.common_tables import (
 )
 from sharpstudent.report.curves import build_training, describe_constants
 from sharpstudent.report.page import draw_group, make_chart_names_unique, render_template, write_files
-from sharpstudent.report.results import EvaluatedSet, EvaluationResults, MetricAbout, MetricValue, PairResult
+from sharpstudent.report.results import (
+    ColumnResult,
+    EvaluatedSet,
+    EvaluationResults,
+    MetricAbout,
+    MetricValue,
+    PairResult,
+)
 from sharpstudent.report.text import DASH, NARROW, capitalize_first
 from sharpstudent.report.text_table import (
     Cell,
@@ -73,6 +81,10 @@ def render_page(results: EvaluationResults, charts: Sequence[Chart]) -> str:
     parts = {
         "metrics": _build_metrics(results),
         "comparisons": _build_pairs(results),
+        "by_column": [
+            _build_by_column(results, name)
+            for name in dict.fromkeys(one.column for model in results.models for one in model.by_column)
+        ],
         "costs": build_costs(results.models, unit=results.unit),
         "data": _build_data(results),
         "models": build_models(results.models),
@@ -105,6 +117,15 @@ def list_console_tables(results: EvaluationResults) -> list[Any]:
             for of in [results.metrics[base]]
         ]
         tables.append(draw_console_table(dict(zip(heads, zip(*lines, strict=True), strict=True)), words=heads[:3]))
+    by_column = [
+        (clean_name(model.name), clean_name(f"{one.column} {value.value}"), format_metric(value.metrics[first], about))
+        for model in results.models
+        for one in model.by_column
+        for value in one.values
+    ]
+    if by_column:
+        heads = ("Model", "Of", f"{capitalize_first(about.title)} [95 %]")
+        tables.append(draw_console_table(dict(zip(heads, zip(*by_column, strict=True), strict=True)), words=heads[:2]))
     return tables
 
 
@@ -160,6 +181,34 @@ def _list_parts(results: EvaluationResults) -> list[str]:
     """List the parts of the data that metrics are of: each of several sets, or "" for the only one."""
     parts = list(dict.fromkeys(name.partition("@")[2] for model in results.models for name in model.metrics))
     return [part for part in parts if part] or parts
+
+
+def _build_by_column(results: EvaluationResults, column: str) -> TextTable:
+    """Build the table of a column of --by: rows of metrics for each value, then the largest differences."""
+    found = [next(one for one in model.by_column if one.column == column) for model in results.models]
+    notes, groups = Notes(), list[Group]()
+    for value in dict.fromkeys(of.value for one in found for of in one.values):
+        of_models = [next(of for of in one.values if of.value == value) for one in found]
+        rows = [
+            Row(text_cell(_title(about)), tuple(_build_metric(of.metrics[name], about, notes) for of in of_models))
+            for name, about in results.metrics.items()
+        ]
+        count = format_count_of(of_models[0].groups, results.group_unit)
+        groups.append(Group(f"{value} ({count})", tuple(rows)))
+    rows = [
+        Row(text_cell(_title(about)), tuple(_build_gap(one, name, about, notes) for one in found))
+        for name, about in results.metrics.items()
+    ]
+    groups.append(Group("Largest difference", tuple(rows)))
+    return TextTable(f"By {column}", "Metric", list_heads(results.models), tuple(groups), notes.list_all())
+
+
+def _build_gap(found: ColumnResult, metric: str, about: MetricAbout, notes: Notes) -> Cell:
+    gap = next((one for one in found.gaps if one.metric == metric), None)
+    if gap is None:
+        return Cell(DASH, title="no two values to compare")
+    mark = notes.mark(f"{gap.higher} minus {gap.lower}; the interval allows for the number of pairs of values")
+    return replace(_build_metric(gap.difference, about, notes), mark=mark)
 
 
 def _build_metric(estimate: MetricValue | None, about: MetricAbout, notes: Notes) -> Cell:

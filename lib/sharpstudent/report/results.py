@@ -242,6 +242,54 @@ class EvaluatedSet(SetBase):
     unreadable: Mapping[str, str] = Field(default_factory=dict[str, str])
 
 
+class ColumnValue(Plain):
+    """The metrics of a model on the rows with one value of a column.
+
+    Attributes:
+        value: The value, such as `female`.
+        rows: The number of rows.
+        groups: The number of groups.
+        metrics: The metrics by name.
+    """
+
+    value: str
+    rows: int
+    groups: int
+    metrics: Mapping[str, MetricValue]
+
+
+class ColumnGap(Plain):
+    """The largest difference of a metric between two values of a column.
+
+    Attributes:
+        metric: The name of the metric.
+        higher: The value with the higher metric.
+        lower: The value with the lower one.
+        difference: The higher metric minus the lower one; its level is that of as many intervals as there are pairs.
+    """
+
+    metric: str
+    higher: str
+    lower: str
+    difference: MetricValue
+
+
+class ColumnResult(Plain):
+    """The metrics of a model by the values of one column.
+
+    Attributes:
+        column: The name of the column.
+        values: The metrics of each value.
+        gaps: The largest difference of each metric.
+        without: The number of rows for which the column says nothing; they are in no group.
+    """
+
+    column: str
+    values: tuple[ColumnValue, ...]
+    gaps: tuple[ColumnGap, ...]
+    without: int
+
+
 class EvaluatedModel(ModelBase):
     """One model of an evaluation.
 
@@ -255,12 +303,14 @@ class EvaluatedModel(ModelBase):
         trained: What the checkpoint says of its training (stage, run, epoch, seed, ...).
         validation: The validation metrics in the checkpoint.
         metrics: The metrics: NAME over all sets and, where there are several sets, NAME@SET for each.
+        by_column: The metrics by the columns that the user named with --by; empty where none was named.
         calibration: What the checkpoint keeps of its own validation, such as a temperature.
         cost: The cost of one sample; null where it was not measured.
         notes: What to keep in mind.
     """
 
     metrics: Mapping[str, MetricValue] = Field(default_factory=dict[str, MetricValue])
+    by_column: tuple[ColumnResult, ...] = ()
     calibration: Mapping[str, Any] | None = None
 
 

@@ -11,6 +11,7 @@ from sharpstudent.metrics.binary import compute_auc, to_logits
 from sharpstudent.metrics.bootstrap import compute_gap
 from sharpstudent.metrics.calibration import compute_ece, compute_log_loss
 from sharpstudent.metrics.checks import number_names
+from sharpstudent.metrics.metric import make_mean_metric
 from sharpstudent.tasks.deepfake.evaluation.assemble import _is_guides_data
 from sharpstudent.tasks.deepfake.evaluation.frames import MEAN, ScoredFrames, aggregate, join_frames
 from sharpstudent.tasks.deepfake.evaluation.set_metrics import compute_set_metrics
@@ -246,8 +247,10 @@ def test_the_largest_of_many_differences_gets_the_level_of_as_many_intervals() -
         values = by_two if errors is two else by_six
         rows = [n for n in rows if values[n] in (gap.higher, gap.lower)]
         wrong = (frames.margins[rows] >= 0).astype(float)
+        table = {"id": np.array(rows), "group": np.array([frames.groups[n] for n in rows]), "wrong": wrong}
+        metric = make_mean_metric(lambda table: table["wrong"], "lower", bounds=(0.0, 1.0))
         is_lower = np.array([values[n] == gap.lower for n in rows])
-        expected = compute_gap(wrong, is_lower, np.array([frames.groups[n] for n in rows]), level=level)
+        expected = compute_gap(metric, table, is_lower, level=level)
         assert (gap.difference.low, gap.difference.high) == pytest.approx((expected.low, expected.high), abs=0.02)
     assert six.gaps[0].difference.low < 0
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,24 +68,24 @@ def collect_frames(evaluation: Evaluation) -> list[ScoredFrames]:
     return [join_frames(of_model) for of_model in parts]
 
 
-def leave_out_stills(heading: Heading, sets: Sequence[EvalSet]) -> Heading:
-    """Leave the AUC of videos out of the history of a run whose validation data are stills; early versions wrote one.
+def _leave_out_stills(results: Results, sets: Sequence[EvalSet]) -> Results:
+    """Leave the AUC of "videos" out of what early versions wrote of a run whose validation data are stills.
 
-    Args:
-        heading: The heading with the history.
-        sets: The evaluated sets, among which the run's validation data may be.
-
-    Returns:
-        The heading. A history that was selected by this metric keeps it.
+    The curves of a run that it selected keep it.
     """
-    training, section = heading.training, (heading.config or {}).get("task_section") or {}
+    section = (results.config or {}).get("task_section") or {}
     is_stills = any(isinstance(one, ValidationSet) and not one.has_videos() for one in sets)
-    if training is None or "video_auc" in training.metric:
-        return heading
     if not is_stills and section.get("data_source") != "photos":
-        return heading
-    columns = {name: column for name, column in training.columns.items() if not name.startswith("val_video_auc")}
-    return replace(heading, training=training.model_copy(update={"columns": columns}))
+        return results
+
+    def keep(columns: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: column for name, column in columns.items() if not name.startswith("val_video_auc")}
+
+    models = tuple(one.model_copy(update={"validation": keep(one.validation)}) for one in results.models)
+    training = results.training
+    if training is not None and "video_auc" not in training.metric:
+        training = training.model_copy(update={"columns": keep(training.columns)})
+    return results.model_copy(update={"models": models, "training": training})
 
 
 def assemble(
@@ -114,8 +113,10 @@ def assemble(
             list_sets(evaluation), evaluation.models[0].tables, evaluation.unreadable, strict=True
         )
     )
+    assert isinstance(session.request, FaceRequest)
+    columns = read_groups(session.request, list_sets(evaluation))(frames[0])
     try:
-        models = tuple(_describe_models(session, evaluation, frames, measured))
+        models = tuple(_describe_models(session, evaluation, frames, measured, columns))
         comparisons = tuple(_compare_pairs(session, evaluation, frames))
     except MetricError as error:
         if session.run is not None:
@@ -135,7 +136,7 @@ def assemble(
         bands=list_bands(models) if has_roles and _is_guides_data(heading.config) else (),
         **vars(heading),
     )
-    assert isinstance(session.request, FaceRequest)
+    results = _leave_out_stills(results, session.sets)
     first = {
         "verdict": write_headed_verdict(results, lighter=find_lighter(results)),
         "tiles": build_tiles(results, frames, rounds=session.request.rounds),
@@ -150,12 +151,16 @@ def list_sets(evaluation: Evaluation) -> list[FaceSet]:
 
 
 def _describe_models(
-    session: Session, evaluation: Evaluation, frames: Sequence[ScoredFrames], measured: Measurements
+    session: Session,
+    evaluation: Evaluation,
+    frames: Sequence[ScoredFrames],
+    measured: Measurements,
+    columns: Mapping[str, Sequence[str]],
 ) -> list[ModelResult]:
     models: list[ModelResult] = []
     with session.progress("metrics with intervals", len(evaluation.models), "model") as progress:
         for number, one in enumerate(evaluation.models):
-            models.append(_describe_model(session, number, one, frames[number], measured))
+            models.append(_describe_model(session, number, one, frames[number], measured, columns))
             progress.add()
     return models
 
@@ -172,9 +177,17 @@ def _compare_pairs(session: Session, evaluation: Evaluation, frames: Sequence[Sc
 
 
 def _describe_model(
-    session: Session, number: int, model: EvalResult, frames: ScoredFrames, measured: Measurements
+    session: Session,
+    number: int,
+    model: EvalResult,
+    frames: ScoredFrames,
+    measured: Measurements,
+    columns: Mapping[str, Sequence[str]],
 ) -> ModelResult:
-    """Describe a model by its number; only the models that were opened have a calibration, a cost and robustness."""
+    """Describe a model by its number; only the models that were opened have a calibration, a cost and robustness.
+
+    columns: The values of the columns of --by (N,).
+    """
     request, is_opened = session.request, number < len(session.models)
     assert isinstance(request, FaceRequest)
     calibration = measured.calibrations[number] if is_opened else None
@@ -192,7 +205,7 @@ def _describe_model(
         calibration=calibration,
         cost=measured.costs[number] if is_opened else None,
         robustness=measured.robustness.get(model.name, ()),
-        by_group=build_group_errors(frames, read_groups(request)(frames), calibration, rounds=request.rounds),
+        by_group=build_group_errors(frames, columns, calibration, rounds=request.rounds),
         learnt=read_learnt(model.about),
         wrong=int((((frames.margins >= 0.0) != (frames.labels == 1)) & frames.decided).sum()),
         notes=(without,) if calibration is None and session.run is None else (),

@@ -9,10 +9,9 @@ import math
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, get_args
 
-from sharpstudent.core.arguments import add_option, fill, read_number, read_path
+from sharpstudent.core.arguments import add_option, fill, read_number
 from sharpstudent.core.errors import Problem, ProblemList, UserError
 from sharpstudent.evaluation.command_line import (
     COMPARE,
@@ -20,11 +19,13 @@ from sharpstudent.evaluation.command_line import (
     DataRequest,
     EvaluationRequest,
     ModelRequest,
+    add_by,
     add_data,
     add_rounds,
     add_running_options,
     build_data_requests,
     build_parser,
+    read_by,
     read_models,
 )
 from sharpstudent.tasks.deepfake.evaluation.set_request import DataChoices, FacesRule, Split
@@ -44,8 +45,6 @@ class FaceRequest(EvaluationRequest):
         robustness_faces: How many faces are drawn to measure robustness; None for all.
         heat_maps: Whether the worst mistakes are shown with heat maps.
         rules: The names of the rules that score videos, as in `frames.Aggregation`.
-        by: The columns by whose values errors are counted.
-        by_table: The table that holds these columns; None where --by is not given, or --data is that table.
     """
 
     choices: DataChoices = field(default_factory=DataChoices)
@@ -56,8 +55,6 @@ class FaceRequest(EvaluationRequest):
     robustness_faces: int | None = 1000
     heat_maps: bool = False
     rules: tuple[str, ...] = ("mean", "max", "top10")
-    by: tuple[str, ...] = ()
-    by_table: Path | None = None
 
 
 def assign_model_options(read: Namespace, models: Sequence[ModelRequest]) -> tuple[ModelRequest, ...]:
@@ -189,10 +186,8 @@ def _add_evaluation_options(group: Any) -> None:
     text = "faces drawn for --robustness (%(default)s; 0: all)"
     most = read_number(int, 0, 10_000_000)
     add("--robustness-faces", metavar="N", type=most, default=default.robustness_faces, help=text)
-    text = "count errors by the values of these columns, such as sex,age,skin_tone"
-    add("--by", metavar="COLUMN", nargs="+", default=[], help=text)
-    text = "CSV with them by person, clip or sample, as in scores.csv (default: that of --data)"
-    add("--by-table", metavar="CSV", type=read_path, help=text)
+    keys = "person, clip or sample, as in scores.csv"
+    add_by(group, what="count errors", keys=keys, default="the table that the data was made from")
     add("--heat-maps", action="store_true", help="Grad-CAM over the worst mistakes (extra `heatmaps`)")
     add_rounds(group)
 
@@ -234,5 +229,5 @@ def parse_request(argv: Sequence[str], *, script: str) -> FaceRequest:
         robustness=None if read.robustness is None else tuple(name for name in read.robustness if name != "all"),
         robustness_faces=read.robustness_faces or None,
         rules=tuple(dict.fromkeys(read.rules)),
-        by=tuple(dict.fromkeys(name.strip() for word in read.by for name in word.split(",") if name.strip())),
+        by=read_by(read),
     )

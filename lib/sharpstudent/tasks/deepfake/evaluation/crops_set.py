@@ -274,6 +274,7 @@ def read_crops_set(request: SetRequest, *, name: str) -> LabelledFaceSet:
         faces_rule=RULE,
         name_faces=lambda: list(frames.sample_ids),
         notes=(*found.notes, *found.describe_rejected(), *_describe_swaps(swaps, inside), *describe_copies(named)),
+        columns=root if root.is_file() else None,
     )
 
 

@@ -5,6 +5,7 @@ A request that the data cannot meet is refused before anything is evaluated.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from itertools import chain, count
@@ -15,8 +16,8 @@ from rich.console import Console
 
 from sharpstudent.config.run_config import RunConfig
 from sharpstudent.core.errors import Problem, UserError
-from sharpstudent.core.naming import unescape_cell
 from sharpstudent.evaluation import tables
+from sharpstudent.evaluation.by_column import read_column_table
 from sharpstudent.evaluation.command_line import DataRequest
 from sharpstudent.evaluation.renderer import Session
 from sharpstudent.metrics.checks import MetricError, name_some
@@ -26,11 +27,12 @@ from sharpstudent.tasks.deepfake.evaluation.command_line import FaceRequest
 from sharpstudent.tasks.deepfake.evaluation.crops_set import read_crops_set, read_folder_set
 from sharpstudent.tasks.deepfake.evaluation.evaluation_set import FaceSet, LabelledFaceSet
 from sharpstudent.tasks.deepfake.evaluation.frames import Aggregation, ScoredFrames
-from sharpstudent.tasks.deepfake.evaluation.manifest_set import read_manifest_set
+from sharpstudent.tasks.deepfake.evaluation.manifest_set import find_columns, read_manifest_set
 from sharpstudent.tasks.deepfake.evaluation.robustness import choose_corruptions
-from sharpstudent.tasks.deepfake.evaluation.run_validation import open_validation
+from sharpstudent.tasks.deepfake.evaluation.run_validation import ValidationSet, open_validation
 from sharpstudent.tasks.deepfake.evaluation.set_request import DataChoices, SetRequest, find_folder, name_folder
-from sharpstudent.tasks.deepfake.layouts.listing import read_table
+from sharpstudent.tasks.deepfake.layouts.listing import TABLE_SUFFIXES
+from sharpstudent.tasks.deepfake.layouts.own_files import PATH_COLUMNS
 from sharpstudent.tasks.deepfake.sources.manifest import CLASSES
 from sharpstudent.tasks.deepfake.swaps.folder import TABLE
 
@@ -151,14 +153,18 @@ def _check_both_classes(sets: Sequence[LabelledFaceSet]) -> None:
     )
 
 
-KEYS = {"sample": "sample_ids", "clip": "clip_ids", "person": "groups"}  # columns of a table of --by, and of frames
+# What the lines of a table may name, and the column of the frames with these names. The column of files is `path` in
+# tables of pictures, whose names are those of the samples.
+KEYS = {"sample": "sample_ids", "clip": "clip_ids", "path": "sample_ids", "person": "groups"}
+_VARIANT = re.compile(r"#(?:real|blend|fake)\d*$")  # what a run's validation adds to the name of a picture or clip
 
 
-def read_groups(request: FaceRequest) -> Callable[[ScoredFrames], dict[str, list[str]]]:
-    """Read the columns of --by.
+def read_groups(request: FaceRequest, sets: Sequence[FaceSet]) -> Callable[[ScoredFrames], dict[str, list[str]]]:
+    """Read the columns of --by: from --by-table, else from the table that each set was made from.
 
     Args:
         request: The command line.
+        sets: The evaluated sets.
 
     Returns:
         A function of scored frames (N,) that returns the values of each column (N,), "" where nothing is known.
@@ -168,39 +174,49 @@ def read_groups(request: FaceRequest) -> Callable[[ScoredFrames], dict[str, list
     """
     if not request.by:
         return lambda _: {}
-    tables_of_data = [one.path for one in request.data if one.path.suffix.lower() == ".csv"]
-    path = request.by_table or (tables_of_data[0] if tables_of_data else None)
-    form = f"a CSV with person, clip or sample, and {', '.join(request.by)}"
-    if path is None:
-        raise UserError.about("--by", "names columns, but no table has them", form, remedy="--by-table people.csv")
-    found, rows = read_table(path, form=form, remedy=f"expected: {form}")
-    key = next((name for name in KEYS if name in found), None)
-    missing = [name for name in request.by if name not in found]
-    if key is None or missing:
-        what = f"lacks the column {' and '.join(missing)}" if missing else "has no column to join by"
-        remedy = "name its columns in --by" if missing else "add the column person"
-        raise UserError.about(str(path), what, form, ", ".join(found), remedy=remedy)
-    value_of: dict[str, dict[str, str]] = {}
-    for line, row in rows:
-        values = {name: row.get(name, "").strip() for name in request.by}
-        name = unescape_cell(row[key])  # as scores.csv has it
-        if value_of.setdefault(name, values) != values:
-            got = f"{value_of[name]} and {values}"
-            raise UserError.about(f"{path}, line {line}", f"says two things of {name}", got=got, remedy="mend it")
+    set_of = {one.name: one for one in sets}
+    paths = {one.name: request.by_table or one.table for one in sets}
+    table_of = {name: read_column_table(path, request.by, tuple(KEYS)) for name, path in paths.items() if path}
+    if not table_of:
+        raise UserError(_explain_no_columns(request.by))
 
     def join(frames: ScoredFrames) -> dict[str, list[str]]:
-        names: Sequence[str] = getattr(frames, KEYS[key])
-        if not any(name in value_of for name in names):
-            raise UserError.about(
-                str(path),
-                f"speaks of no {key} of the evaluated data",
-                expected=f"names such as {', '.join(list(dict.fromkeys(names))[:3])}",
-                got=", ".join(list(value_of)[:3]) or "no row",
-                remedy="take the names of scores.csv",
-            )
-        return {name: [value_of.get(one, {}).get(name, "") for one in names] for name in request.by}
+        found = {name: [""] * len(frames) for name in request.by}
+        for source, table in table_of.items():
+            rows = [row for row, name in enumerate(frames.sources) if name == source]
+            names = {key: [getattr(frames, column)[row] for row in rows] for key, column in KEYS.items()}
+            if isinstance(set_of[source], ValidationSet) and request.by_table is None:
+                names = {key: [_VARIANT.sub("", name) for name in column] for key, column in names.items()}
+            for name, values in table.join(names).items():
+                for row, value in zip(rows, values, strict=True):
+                    found[name][row] = value
+        return found
 
     return join
+
+
+def _explain_no_columns(columns: Sequence[str]) -> Problem:
+    return Problem(
+        "--by",
+        "names columns, but no table has them",
+        expected=f"a CSV with person, clip or sample, and {', '.join(columns)}; or data that was made from such a one",
+        remedy="--by-table people.csv",
+    )
+
+
+def _check_by(request: FaceRequest) -> None:
+    """Refuse columns that no table has before faces are cropped: that may take hours."""
+    if not request.by:
+        return
+    if request.by_table is not None:
+        read_column_table(request.by_table, request.by, tuple(KEYS))
+        return
+    paths = [find_columns(find_folder(one.path)) or one.path for one in request.data]
+    known = [path for path in paths if path.suffix.lower() in TABLE_SUFFIXES and path.is_file()]
+    if request.data and not known:
+        raise UserError(_explain_no_columns(request.by))
+    for path in known:
+        read_column_table(path, request.by, (*KEYS, *PATH_COLUMNS))
 
 
 def check_request(session: Session) -> None:
@@ -212,7 +228,7 @@ def check_request(session: Session) -> None:
     _check_rules(request.rules)
     if request.robustness is not None:
         choose_corruptions(request.robustness, lambda _: None)
-    read_groups(request)
+    _check_by(request)
 
 
 def open_data(session: Session, config: RunConfig | None) -> tuple[list[FaceSet], list[LabelledFaceSet]]:

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,11 @@ class FaceSet(EvalSet):
     """A data set of faces: it turns the scores of its faces into scores of the frames that they are in."""
 
     task: DeepfakeTask
+
+    @property
+    def table(self) -> Path | None:
+        """The CSV with further columns of the set's clips, people or pictures, for --by; None where there is none."""
+        return None
 
     @abstractmethod
     def to_frames(self, table: Table, unreadable: Mapping[str, str]) -> ScoredFrames:
@@ -144,6 +150,7 @@ class LabelledFaceSet(FaceSet):
         faceless: Frames that hold no face to score, by number, with the reason.
         uncounted: For each frame whose label is not known, why it has no face; such frames are not in `frames`.
         notes: Lines for the user.
+        columns: As in `table`.
         task: The task, which turns outputs into rows.
     """
 
@@ -160,11 +167,17 @@ class LabelledFaceSet(FaceSet):
     faceless: Mapping[int, str] = field(default_factory=dict[int, str])
     uncounted: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    columns: Path | None = None
     task: DeepfakeTask = field(default_factory=DeepfakeTask, init=False)
 
     def __len__(self) -> int:
         """Return how many faces there are."""
         return len(self.faces)
+
+    @property
+    def table(self) -> Path | None:
+        """The CSV of `columns`."""
+        return self.columns
 
     @property
     def labels(self) -> NDArray[np.int64]:

@@ -29,6 +29,7 @@ from sharpstudent.tasks.deepfake.evaluation.evaluation_set import (
 from sharpstudent.tasks.deepfake.evaluation.frames import ScoredFrames
 from sharpstudent.tasks.deepfake.evaluation.manifest_rows import ManifestRows, name_faces, read_rows
 from sharpstudent.tasks.deepfake.evaluation.set_request import FacesRule
+from sharpstudent.tasks.deepfake.prepare.destination import COLUMNS
 from sharpstudent.tasks.deepfake.prepare.parts import PARTS, Part, find_part_file, read_part
 from sharpstudent.tasks.deepfake.sources.manifest import (
     ManifestFaces,
@@ -273,7 +274,13 @@ def read_manifest_set(
             *describe_stills(manifest, copies),
             *_describe_preparation(manifest, faces),
         ),
+        columns=find_columns(manifest.folder),
     )
+
+
+def find_columns(folder: Path) -> Path | None:
+    """Return the file of further columns of a prepared set; None where the set was made without any."""
+    return path if (path := folder / COLUMNS).is_file() else None
 
 
 def _choose_rows(manifest: Manifest, split: str) -> range:

@@ -225,9 +225,8 @@ class FaceRenderer(Renderer):
         Returns:
             The results with the verdict.
         """
-        from sharpstudent.tasks.deepfake.evaluation.assemble import assemble, collect_frames, leave_out_stills
+        from sharpstudent.tasks.deepfake.evaluation.assemble import assemble, collect_frames
 
-        heading = leave_out_stills(heading, session.sets)
         self._frames = collect_frames(evaluation)
         return assemble(session, evaluation, self._frames, measured, heading)
 

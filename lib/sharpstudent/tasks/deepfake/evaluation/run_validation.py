@@ -17,6 +17,7 @@ from sharpstudent.data.dataset import Samples
 from sharpstudent.evaluation.tables import note_validation
 from sharpstudent.tasks.deepfake.evaluation.evaluation_set import FaceSet, build_data_result
 from sharpstudent.tasks.deepfake.evaluation.frames import ScoredFrames, build_frames
+from sharpstudent.tasks.deepfake.evaluation.manifest_set import find_columns
 from sharpstudent.tasks.deepfake.metrics import compute_margins
 from sharpstudent.tasks.deepfake.report.results import DataResult
 from sharpstudent.tasks.deepfake.samples import FaceSamples
@@ -61,6 +62,14 @@ class ValidationSet(FaceSet):
             The frames with their scores.
         """
         return build_frames(table, source=self.name, is_blended=self.task.is_blended, has_videos=self.has_videos())
+
+    @property
+    def table(self) -> Path | None:
+        """The table that the run's data was made from."""
+        root = Path(self.task.section.data_root)
+        if self.task.section.data_source == "manifest":
+            return find_columns(root if root.is_dir() else root.parent)
+        return root if root.is_file() else None
 
     def has_videos(self) -> bool:
         """Say whether the data has videos, which tables of before November 2026 do not tell from a person's folder."""

@@ -63,6 +63,7 @@ class RawClip:
         film: The clip that a picture of a folder is a frame of, as a path; "" where the picture is a clip of its own.
         mask: A video of the manipulated region, bright on black, with the same frames as `file`; None where there is
             none.
+        columns: Further columns of the user's table, such as sex, each with its value.
     """
 
     key: str
@@ -77,6 +78,7 @@ class RawClip:
     compression: str = ""
     film: str = ""
     mask: Path | None = None
+    columns: tuple[tuple[str, str], ...] = ()
 
     def read_film(self, root: Path) -> str:
         """Return the film that the picture's name gives; "" where the film is only the folder that it lies in.

@@ -5,9 +5,7 @@ A folder is listed once, in a fixed order and without a stat for every file. Not
 
 from __future__ import annotations
 
-import csv
 import errno
-import io
 import os
 import shlex
 from collections.abc import Callable, Iterator
@@ -16,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sharpstudent.core.errors import Problem, UserError
-from sharpstudent.core.files import explain, open_plain, parse_json, read_text
+from sharpstudent.core.files import explain, open_plain, parse_json, read_table, read_text
 from sharpstudent.core.naming import printable
 
 # What FFmpeg reads; a file of another kind with one of these names is named when it is opened.
@@ -251,51 +249,13 @@ def read_csv(
         UserError: If it is broken or lacks a column.
     """
     form = f"a first line with {','.join(columns)}"
-    found, rows = read_table(path, form=form, remedy=remedy, is_strict=False)
+    found, rows = read_table(path, form=form, remedy=remedy or REMEDY, is_strict=False)
     missing = [name for name in columns if name not in found]
     if missing:
         what = f"lacks the column {' and '.join(missing)}"
         raise UserError.about(str(path), what, form, ", ".join(found) or "an empty file", remedy or REMEDY)
     for line, row in rows:
         yield line, {name: row.get(name, "") for name in (*columns, *optional)}
-
-
-def read_table(
-    path: Path, *, form: str, remedy: str | None = None, is_strict: bool = True
-) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Read a table with a header; its columns may be separated by commas, semicolons, tabs or bars.
-
-    Args:
-        path: The file, UTF-8 with or without a byte order mark.
-        form: How such a file looks, for the message.
-        remedy: What a message tells the user to do; None for the advice on a data set's own file.
-        is_strict: Refuse a line with more values than columns, which may have shifted them; else drop the last ones.
-
-    Returns:
-        The columns, and each line's number and row, "" for what is absent.
-
-    Raises:
-        UserError: If it is broken, names a column twice, or a line has more values than columns.
-    """
-    try:
-        text = read_text(path)
-        delimiter = max(",;\t|", key=text.partition("\n")[0].count)
-        rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, restval="")
-        columns = [name.strip() for name in rows.fieldnames or ()]
-        rows.fieldnames = columns
-        if len(set(columns)) < len(columns):
-            raise ValueError("a column stands there twice")
-        read: list[tuple[int, dict[str, str]]] = []
-        for row in rows:
-            if row.pop(None, None) and is_strict:  # pyright: ignore[reportArgumentType, reportCallIssue]
-                raise ValueError(f"line {rows.line_num} has more values than there are columns")
-            read.append((rows.line_num, row))
-        return columns, read
-    except UnicodeDecodeError:
-        remedy = "save it as UTF-8, in a spreadsheet: CSV UTF-8"
-        raise UserError(explain_broken(path, "CSV", "text that is not UTF-8", form, remedy)) from None
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(explain_broken(path, "CSV", explain(error), form, remedy)) from None
 
 
 def peek(path: Path) -> str:

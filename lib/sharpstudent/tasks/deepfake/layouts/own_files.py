@@ -22,14 +22,15 @@ from pathlib import Path, PureWindowsPath
 
 from sharpstudent.core.arguments import expand_path
 from sharpstudent.core.errors import Problem, ProblemList, UserError, format_count_of
+from sharpstudent.core.files import read_table
 from sharpstudent.tasks.deepfake.layouts.clip import SHOWN, SPLITS, ClipCollector, Found
 from sharpstudent.tasks.deepfake.layouts.listing import (
+    REMEDY,
     TABLE_SUFFIXES,
     VIDEO_SUFFIXES,
     explain_file,
     peek,
     read_folder,
-    read_table,
     walk_files,
 )
 from sharpstudent.tasks.deepfake.layouts.names import CLASSES, Split, build_keys, join_words, read_name
@@ -134,6 +135,7 @@ def _collect(
             split=place.split,
             manipulation=(item.manipulation or "fake") if one else "",
             film=place.film,
+            columns=item.columns,
         )
     says_labels = structure.has_classes or label is not None
     found = collector.close(says_labels=says_labels)
@@ -217,7 +219,7 @@ def find_table(table: Path, label: int | None, *, people: str | None = None, ask
     Raises:
         UserError: For a table that cannot be read, or that can be meant in two ways.
     """
-    columns, rows = read_table(table, form=FORM)
+    columns, rows = read_table(table, form=FORM, remedy=REMEDY)
     reader = _TableReader(table, columns, [row for _, row in rows])
     lines = [(line, row) for line, row in rows if any(row.values())]
     paths = [_find_path(table, row[reader.path]) for _, row in lines]
@@ -236,7 +238,7 @@ def find_table(table: Path, label: int | None, *, people: str | None = None, ask
             is_video = path.name.lower().endswith(VIDEO_SUFFIXES)
             parts = path.relative_to(root).parts
             said = (reader.read_label(row), reader.read_person(row), reader.read_split(row), reader.read_kind(row))
-            items.append(Item(path, parts, is_video, *said))
+            items.append(Item(path, parts, is_video, *said, columns=reader.read_others(row)))
         seen.add(path)
     _reject_unnamed(table, seen, collector)
     structure = read_structure(table, items, label=label, people=people, asks=asks or Asks())
@@ -385,6 +387,11 @@ class _TableReader:
     def read_kind(self, row: dict[str, str]) -> str:
         """Return the kind of fake of a line, "" where no column says it."""
         return row[self._kind].strip() if self._kind and self._kind != self._label else ""
+
+    def read_others(self, row: dict[str, str]) -> tuple[tuple[str, str], ...]:
+        """Return the columns of a line that have no meaning here, such as the sex of a person, with their values."""
+        used = (self.path, self._label, self._person, self._split, self._kind)
+        return tuple((column, value.strip()) for column, value in row.items() if column and column not in used)
 
     def read_split(self, row: dict[str, str]) -> Split | None:
         """Return the split of a line; None where no column says it, or it is none."""

@@ -67,6 +67,7 @@ class Item:
         person: Who it shows; "" where no table says it.
         split: Its split; None where no table says it.
         manipulation: The kind of fake; "" where no table says it.
+        columns: Further columns of the table, each with its value.
     """
 
     path: Path
@@ -76,6 +77,7 @@ class Item:
     person: str = ""
     split: Split | None = None
     manipulation: str = ""
+    columns: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

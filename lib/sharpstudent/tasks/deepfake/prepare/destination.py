@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from sharpstudent.core.errors import Problem, UserError
-from sharpstudent.core.files import read_json
+from sharpstudent.core.files import read_json, read_plain
 from sharpstudent.core.io import list_foreign, remove_stray_temporaries, write_text_atomically
+from sharpstudent.core.naming import format_csv
+from sharpstudent.tasks.deepfake.layouts.clip import RawClip
 from sharpstudent.tasks.deepfake.layouts.listing import TABLE_SUFFIXES
 from sharpstudent.tasks.deepfake.prepare.parts import PARTS
 from sharpstudent.tasks.deepfake.prepare.settings import MANIFEST_SETTINGS
 
 QUARANTINE, PREPARATION = "quarantine.csv", "preparation.json"
+COLUMNS = "columns.csv"  # further columns of the user's table, by clip, for --by of an evaluation
 SHARDS = "shards"
 MADE_BY = "prepare_faces.py"
 
@@ -85,6 +88,31 @@ def write_preparation(dest: Path, settings: dict[str, Any], counts: dict[str, An
     if read_preparation(dest) != record:
         text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
         write_text_atomically(dest / PREPARATION, text + "\n")
+
+
+def render_columns(clips: Sequence[RawClip]) -> str | None:
+    """Render COLUMNS: a line for each clip of which the user's table says more than class, person and split.
+
+    Args:
+        clips: All clips of the set.
+
+    Returns:
+        CSV; None where no table says more.
+    """
+    rows = [{"clip": clip.key, "person": clip.identities[0], **dict(clip.columns)} for clip in clips if clip.columns]
+    if not rows:
+        return None
+    heads = list(dict.fromkeys(name for row in rows for name in row))
+    return format_csv([heads, *([row.get(name, "") for name in heads] for row in rows)])
+
+
+def has_columns(dest: Path, text: str | None) -> bool:
+    """Whether COLUMNS in a folder is as `render_columns` gives it."""
+    path = dest / COLUMNS
+    try:
+        return not os.path.lexists(path) if text is None else read_plain(path) == text.encode("utf-8", "surrogatepass")
+    except OSError:
+        return False
 
 
 def remove_strays(dest: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 
 from sharpstudent.core.errors import format_count_of
-from sharpstudent.core.io import lock_folder, make_folder, stop_signals_raised
+from sharpstudent.core.io import lock_folder, make_folder, stop_signals_raised, write_text_atomically
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.report.console import print_line
 from sharpstudent.tasks.deepfake.dataset.manifest import MANIFEST
@@ -111,7 +111,8 @@ class _Preparation:
         request, dest = self._request, self._dest
         before = finished.read_finished(dest)
         if before is not None and self._is_unchanged(before) and finished.is_complete(dest):
-            self._say("everything is done already: nothing was changed")
+            but = f", but {destination.COLUMNS}" if self._write_columns() else ""
+            self._say(f"everything is done already: nothing was changed{but}")
             self._remove_other_form(before.shards)
             return before.counts
         destination.check_settings(dest, self._settings, overwrite=request.overwrite, say=self._say)
@@ -208,10 +209,25 @@ class _Preparation:
                 digest=self._digest,
                 tick=progress.tick,
             )
+        self._write_columns()
         destination.write_preparation(dest, self._settings, asdict(made.counts))
         finished.write_finished(dest, made)
         self._remove_other_form(made.shards)
         return made.counts
+
+    def _write_columns(self) -> bool:
+        """Write what the user's table says besides, or remove what it no longer says; return whether that was needed.
+
+        It decides no crop and no row, so a set stays finished without it.
+        """
+        text, path = destination.render_columns([job.clip for job in self._jobs]), self._dest / destination.COLUMNS
+        if destination.has_columns(self._dest, text):
+            return False
+        if text is None:
+            packing.remove(path)
+        else:
+            write_text_atomically(path, text)
+        return True
 
     def _remove_other_form(self, shards: int) -> None:
         """Remove the other form of the crops; a kill in the middle leaves the rest to the next run."""

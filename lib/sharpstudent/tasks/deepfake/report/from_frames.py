@@ -270,9 +270,9 @@ def build_group_errors(
             rows = known & (labels == label) & np.isin(values, (lower, higher))
             pairs = len(measured) * (len(measured) - 1) // 2
             gap = compute_gap(
-                wrong[rows],
+                _WRONG,
+                {"id": np.flatnonzero(rows), "group": people[rows], "wrong": wrong[rows]},
                 values[rows] == lower,
-                people[rows],
                 level=1.0 - (1.0 - LEVEL) / pairs,  # the largest of several differences is large by chance, too
                 rounds=rounds,
                 seed=seed,
