@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -59,6 +60,23 @@ def test_an_audit_without_its_program_says_so(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / ".ci" / "audit.py"), str(tmp_path / "none"), "site-packages"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (ended.returncode, "NOT DONE" in ended.stdout) == (0, True)
+
+
+@pytest.mark.slow
+def test_pip_audit_itself_with_an_index_that_cannot_be_reached_is_an_audit_that_was_not_made(tmp_path: Path) -> None:
+    program = ROOT / ".venv-audit" / "bin" / "pip-audit"
+    if not program.is_file():
+        pytest.skip("pip-audit is not installed: make audit")
+    about = tmp_path / "packaging-26.0.dist-info" / "METADATA"
+    about.parent.mkdir()
+    about.write_text("Metadata-Version: 2.1\nName: packaging\nVersion: 26.0\n")
+    nowhere = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9")
+    for words, code in (((), 0), (("--must-reach",), 3)):
+        command = [sys.executable, str(ROOT / ".ci" / "audit.py"), str(program), str(tmp_path), *words]
+        environment = {**os.environ, "NO_PROXY": "", "no_proxy": "", **nowhere}
+        ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        assert "NOT DONE: pip-audit gave no result; could its database not be reached?" in ended.stdout
+        assert ended.returncode == code
 
 
 def test_the_notice_names_every_installed_package_under_a_proprietary_or_copyleft_licence() -> None:

@@ -165,6 +165,45 @@ def test_each_writer_ends_a_refusal_with_one_message_and_loses_nothing(
     WRITERS[writer](folder)  # and afterwards it can be done
 
 
+def write_rows(folder: Path) -> None:
+    from sharpstudent.tasks.deepfake.dataset.manifest import write_manifest
+
+    write_manifest(folder / "old.bin", [], {})
+
+
+def write_archive(folder: Path) -> None:
+    from sharpstudent.tasks.deepfake.dataset.shards import write_shard
+
+    write_shard(folder / "old.bin", [("a.png", b"crop")])
+
+
+SYNCED = ("bytes", "text", "appended and synced", "metrics.csv", "checkpoint")
+MORE: dict[str, Callable[[Path], object]] = {"manifest": write_rows, "shard": write_archive}
+
+
+@pytest.mark.parametrize("code", [errno.EDQUOT, errno.ENOSPC], ids=["quota", "full"])
+@pytest.mark.parametrize("writer", [*SYNCED, *MORE])
+def test_a_quota_that_is_reached_while_a_file_is_written_is_treated_like_a_full_disk(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, writer: str, code: int
+) -> None:
+    """The system may take the bytes, and refuse them when they are passed to the disk."""
+    before, write = read_all(folder), (WRITERS | MORE)[writer]
+    with monkeypatch.context() as patch:
+
+        def refuse_bytes(handle: int) -> None:
+            raise OSError(code, os.strerror(code))
+
+        patch.setattr(os, "fsync", refuse_bytes)
+        with pytest.raises(UserError) as caught:
+            write(folder)
+    (problem,) = caught.value.problems
+    assert problem.where.startswith(str(folder))
+    assert os.strerror(code) in problem.what
+    assert ("your quota of this disk is used up" in str(problem.remedy)) == (code == errno.EDQUOT)
+    assert read_all(folder) == before
+    write(folder)
+
+
 @contextlib.contextmanager
 def few_files(folder: Path, count: int) -> Iterator[Path]:
     """A disk of 8 MB that takes `count` files, mounted at `folder`."""

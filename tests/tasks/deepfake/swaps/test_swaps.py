@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -106,6 +108,40 @@ def test_a_fake_equals_its_real_picture_outside_the_face() -> None:
             assert 0.1 < same.mean() < 0.95
             assert same[[0, -1]].all()
             assert not same[SIZE // 4 : -SIZE // 4, SIZE // 4 : -SIZE // 4].all()
+
+
+def test_of_two_commands_on_one_folder_the_second_is_refused_and_the_first_loses_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_faces(PEOPLE, {"ann": 1, "ben": 1, "cy": 1})
+    make(dest=Path("alone"))
+    ready, go_on = os.pipe(), os.pipe()
+    make_all = swaps._make_all
+
+    def make_when_told(*words: Any) -> Any:
+        os.write(ready[1], b"x")
+        os.read(go_on[0], 1)
+        return make_all(*words)
+
+    child = os.fork()
+    if child == 0:  # the first command, in the middle of its work
+        monkeypatch.setattr(swaps, "_make_all", make_when_told)
+        code = 1
+        with contextlib.suppress(BaseException):
+            make()
+            code = 0
+        os._exit(code)
+    os.read(ready[0], 1)
+    before = read_tree(DEST)
+    try:
+        with pytest.raises(UserError, match=rf"is being written by another process(.|\n)*process {child} "):
+            make()
+        assert read_tree(DEST) == before
+    finally:
+        os.write(go_on[1], b"x")
+        _, status = os.waitpid(child, 0)
+    assert status == 0
+    assert read_tree(DEST) == read_tree(Path("alone"))
 
 
 def test_several_fakes_of_one_face_come_from_different_people() -> None:
