@@ -173,7 +173,8 @@ def test_a_run_whose_last_state_may_not_be_read_goes_on_from_the_one_before(
         folder.chmod(0o777)
     for file in (place.folder / "output").rglob("*.*"):
         file.chmod(0o666)
-    labelled_root.chmod(0o755)
+    for folder in (labelled_root, labelled_root.parent):
+        folder.chmod(0o755)
     last = weights_of(place) / "last.pth"
     with without_permission(last):
         ended = resume(place)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -394,22 +394,24 @@ def make_people(folder: Path) -> Path:
 
 
 def read_people(path: Path) -> Any:
-    from sharpstudent.tasks.deepfake.layouts.listing import read_table
+    from sharpstudent.core.files import read_table
     from sharpstudent.tasks.deepfake.layouts.own_files import find_table
     from sharpstudent.tasks.deepfake.sources.photos import read_photos
 
-    read_table(path, form="a table")
+    read_table(path, form="a table", remedy="mend it")
     with contextlib.suppress(UserError):  # it names photos that are not there
         find_table(path, 0)
     return repr(read_photos(path, remedy="mend it")[0])
 
 
 def read_groups_of_people(path: Path) -> Any:
-    from sharpstudent.tasks.deepfake.evaluation.datasets import read_groups
+    from sharpstudent.evaluation.by_column import check_table, read_column_table
+    from sharpstudent.task import Task
 
-    request: Any = SimpleNamespace(by=("light",), by_table=path, data=())
-    frames: Any = SimpleNamespace(sources=["a"], groups=["ann"], clip_ids=["a"], sample_ids=["a"])
-    return read_groups(request)(frames)
+    request: Any = SimpleNamespace(by=("light",), by_table=path)
+    task: Any = SimpleNamespace(unit="picture", group_unit="person")
+    check_table(cast(type[Task], task), request)
+    return read_column_table(path, ("light",), ("person",)).join({"person": ["ann"]})
 
 
 def read_celebdf_list(path: Path) -> Any:
@@ -616,6 +618,7 @@ READERS: dict[str, Reader] = {
         (
             "evaluation/runtimes.py:_OnnxRuntime.__init__", "evaluation/runtimes.py:_find_beside",
             "evaluation/onnx.py:count_weights", "evaluation/runtimes.py:_compute_digest",
+            "evaluation/onnx_trial.py:is_small", "evaluation/onnx_trial.py:main",
         ),
     ),
     "ONNX of this program": Reader(
@@ -751,14 +754,14 @@ READERS: dict[str, Reader] = {
         make_people,
         read_people,
         (
-            "tasks/deepfake/layouts/listing.py:read_csv", "tasks/deepfake/layouts/listing.py:read_table",
+            "tasks/deepfake/layouts/listing.py:read_csv", "core/files.py:read_table",
             "tasks/deepfake/layouts/own_files.py:find_table",
         ),
     ),
     "table of groups": Reader(
         write_text("people.csv", "person,light\nann,dark\nbob,bright\n"),
         read_groups_of_people,
-        ("tasks/deepfake/evaluation/datasets.py:read_groups",),
+        ("evaluation/by_column.py:read_column_table", "evaluation/by_column.py:check_table"),
     ),
     "test list of Celeb-DF": Reader(
         write_text("List_of_testing_videos.txt", "1 YouTube-real/00170.mp4\n0 Celeb-synthesis/id0_id1_0000.mp4\n"),
@@ -789,6 +792,8 @@ NEEDS_NO_ROW: dict[str, str] = {
     "core/fetch.py:fetch_package_members": "a digest of a file that is fetched again where it differs",
     "core/fetch.py:_read_members": "an archive that pip fetched; each member is compared with its sha256",
     "evaluation/cost_child.py:_read_bytes": "/proc, of this very process",
+    "evaluation/onnx_trial.py:_limit_memory": "/proc, of this very process",
+    "tasks/deepfake/prepare/destination.py:has_columns": "a file that is written anew where it has other bytes",
     "report/environment.py:_read_cpu_model": "/proc",
     "registry.py:_read_builtin": "pyproject.toml of this very checkout",
     "fetch_models.py:main": "weights/MANIFEST.json of this very checkout",
