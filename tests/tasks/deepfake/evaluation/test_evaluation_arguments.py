@@ -34,8 +34,8 @@ def open_several(*requests: SetRequest) -> tuple[list[LabelledFaceSet], str]:
 
 def make_set(root: Path, splits: str = "test", labels: tuple[int, ...] = (0, 1)) -> Path:
     faces = [
-        SetFace(*draw_face(i, 60), split, label, f"{split} {label}", f"person {split} {label}", {})
-        for split in splits.split()
+        SetFace(*draw_face(10 * number + i, 60), split, label, f"{split} {label}", f"person {split} {label}", {})
+        for number, split in enumerate(splits.split())
         for i, label in enumerate(labels)
     ]
     return write_set(root, faces)

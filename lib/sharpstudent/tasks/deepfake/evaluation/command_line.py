@@ -186,8 +186,8 @@ def _add_evaluation_options(group: Any) -> None:
     text = "faces drawn for --robustness (%(default)s; 0: all)"
     most = read_number(int, 0, 10_000_000)
     add("--robustness-faces", metavar="N", type=most, default=default.robustness_faces, help=text)
-    keys = "person, clip or sample, as in scores.csv"
-    add_by(group, what="count errors", keys=keys, default="the table that the data was made from")
+    keys = "person, clip or sample of scores.csv"
+    add_by(group, what="count errors", keys=keys, default="the data's own table")
     add("--heat-maps", action="store_true", help="Grad-CAM over the worst mistakes (extra `heatmaps`)")
     add_rounds(group)
 
