@@ -792,7 +792,7 @@ NEEDS_NO_ROW: dict[str, str] = {
     "core/fetch.py:fetch_package_members": "a digest of a file that is fetched again where it differs",
     "core/fetch.py:_read_members": "an archive that pip fetched; each member is compared with its sha256",
     "evaluation/cost_child.py:_read_bytes": "/proc, of this very process",
-    **dict.fromkeys(("core/memory.py:_read_group", "core/memory.py:read_machine"), "/proc and /sys of this machine"),
+    **dict.fromkeys(("core/memory.py:_read_group", "core/memory.py:_read_machine"), "/proc and /sys of this machine"),
     "evaluation/onnx_trial.py:_limit_memory": "/proc, of this very process",
     "tasks/deepfake/prepare/destination.py:has_columns": "a file that is written anew where it has other bytes",
     "report/environment.py:_read_cpu_model": "/proc",
