@@ -405,7 +405,8 @@ def read_people(path: Path) -> Any:
 
 
 def read_groups_of_people(path: Path) -> Any:
-    from sharpstudent.evaluation.by_column import check_table, read_column_table
+    from sharpstudent.core.files import read_column_table
+    from sharpstudent.evaluation.compare import check_table
     from sharpstudent.task import Task
 
     request: Any = SimpleNamespace(by=("light",), by_table=path)
@@ -761,7 +762,7 @@ READERS: dict[str, Reader] = {
     "table of groups": Reader(
         write_text("people.csv", "person,light\nann,dark\nbob,bright\n"),
         read_groups_of_people,
-        ("evaluation/by_column.py:read_column_table", "evaluation/by_column.py:check_table"),
+        ("core/files.py:read_column_table", "evaluation/compare.py:check_table"),
     ),
     "test list of Celeb-DF": Reader(
         write_text("List_of_testing_videos.txt", "1 YouTube-real/00170.mp4\n0 Celeb-synthesis/id0_id1_0000.mp4\n"),

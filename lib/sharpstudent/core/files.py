@@ -16,11 +16,14 @@ import json
 import os
 import re
 import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from sharpstudent.core.errors import UserError
+from sharpstudent.core.naming import unescape_cell
 
 MOST_TEXT = 2**28  # bytes of a text that is read whole; the labels of the largest public data set have 20 MB
 _KINDS = {
@@ -218,6 +221,86 @@ def read_table(
         raise UserError.about(str(path), what, form, "text that is not UTF-8", remedy) from None
     except (OSError, ValueError, csv.Error) as error:
         raise UserError.about(str(path), what, form, explain(error), remedy) from None
+
+
+@dataclass(frozen=True)
+class ColumnTable:
+    """A CSV that says something of samples, or of groups of them.
+
+    Attributes:
+        path: The file.
+        keys: Its columns that may name samples or groups, the preferred one first.
+        columns: The columns that were asked for.
+        rows: The number and the values of each line.
+    """
+
+    path: Path
+    keys: tuple[str, ...]
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[int, Mapping[str, str]]]
+
+    def index(self, key: str) -> dict[str, dict[str, str]]:
+        """Find the values of the columns for each name in a key. Raises UserError where they are two for one name."""
+        found: dict[str, dict[str, str]] = {}
+        for line, row in self.rows:
+            values = {column: unescape_cell(row.get(column, "").strip()) for column in self.columns}
+            name = unescape_cell(row[key])  # as scores.csv and tables.csv have it
+            if found.setdefault(name, values) != values:
+                where, got = f"{self.path}, line {line}", f"{found[name]} and {values}"
+                raise UserError.about(where, f"says two things of {name}", got=got, remedy="mend it")
+        return found
+
+    def join(self, names: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+        """Find the values of rows, by the first key that names any of them.
+
+        Args:
+            names: What each key calls the rows, N names of each.
+
+        Returns:
+            The values of each column (N,), "" for a row of which the file says nothing.
+
+        Raises:
+            UserError: If it speaks of none of them, or says two things of one.
+        """
+        for key in self.keys:
+            found = self.index(key)
+            if any(name in found for name in names[key]):
+                return {column: [found.get(one, {}).get(column, "") for one in names[key]] for column in self.columns}
+        raise UserError.about(
+            str(self.path),
+            f"speaks of no {' and no '.join(self.keys)} of the evaluated data",
+            expected=f"names such as {', '.join(list(dict.fromkeys(names[self.keys[0]]))[:3])}",
+            got=", ".join(row[self.keys[0]] for _, row in self.rows[:3]) or "no row",
+            remedy="take the names of scores.csv or tables.csv",
+        )
+
+
+def read_column_table(path: Path, columns: Sequence[str], keys: Sequence[str]) -> ColumnTable:
+    """Read a CSV of columns.
+
+    Args:
+        path: The file.
+        columns: The columns that are wanted.
+        keys: The columns that may name samples or groups, the preferred one first.
+
+    Returns:
+        The table.
+
+    Raises:
+        UserError: If it cannot be read, lacks a column or all keys, or says two things of what its only key names.
+    """
+    form = f"a CSV with {' or '.join(keys)}{''.join(f', {name}' for name in columns)}"
+    found, rows = read_table(path, form=form, remedy=f"expected: {form}")
+    present = tuple(name for name in keys if name in found)
+    missing = [name for name in columns if name not in found]
+    if not present or missing:
+        what = f"lacks the column {' and '.join(missing)}" if missing else "has no column to join by"
+        remedy = "name its columns in --by" if missing else f"add the column {keys[-1]}"
+        raise UserError.about(str(path), what, form, ", ".join(found), remedy=remedy)
+    table = ColumnTable(path, present, tuple(columns), rows)
+    if len(present) == 1:
+        table.index(present[0])  # before anything slow begins
+    return table
 
 
 PACKED, UNPACK = "is a packed archive, not the file itself", "unpack it, and name the file inside"

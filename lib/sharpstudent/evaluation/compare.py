@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharpstudent.core.errors import UserError, plural
+from sharpstudent.core.files import read_column_table, read_table
 from sharpstudent.core.io import write_bytes_atomically, write_text_atomically
 from sharpstudent.core.naming import format_csv
 from sharpstudent.core.types import Table
-from sharpstudent.evaluation.by_column import read_columns
 from sharpstudent.evaluation.command_line import EvaluationRequest
 from sharpstudent.evaluation.evaluate import EvalResult, Evaluation, Heading
 from sharpstudent.evaluation.renderer import Measurements, Session
@@ -149,6 +149,51 @@ def compute_metrics(task: type[Task], parts: Mapping[str, Table], *, rounds: int
         for part, table in parts.items()
         for name, metric in task.metrics.items()
     }
+
+
+def list_keys(task: type[Task]) -> dict[str, str]:
+    """List the columns of a CSV that may name rows or their groups, each with the column of the rows that has them."""
+    return {"sample": "id", task.unit: "id", "group": "group", task.group_unit: "group"}
+
+
+def check_table(task: type[Task], request: EvaluationRequest) -> None:
+    """Raise UserError for a table of `--by-table` that cannot be read, names no rows, or has none of the columns."""
+    if request.by_table is not None:
+        found, _ = read_table(request.by_table, form=f"a CSV with {', '.join(request.by)}", remedy="mend it")
+        has = [name for name in request.by if name in found]  # those that it lacks may be columns of the rows
+        read_column_table(request.by_table, has or request.by, tuple(list_keys(task)))
+
+
+def read_columns(task: type[Task], request: EvaluationRequest, table: Table) -> dict[str, NDArray[np.str_]]:
+    """Read the columns of `--by` for the rows of a set.
+
+    Args:
+        task: The class of the task.
+        request: The command line.
+        table: The rows of any model.
+
+    Returns:
+        The values of each column as text (N,), "" where nothing is known.
+
+    Raises:
+        UserError: For a column that neither the table of `--by-table` nor the rows have.
+    """
+    column_of_key = list_keys(task)
+    own = [name for name, column in table.items() if column.ndim == 1 and column.dtype.kind in "iuUb"]
+    wanted = [name for name in request.by if name not in own]
+    if wanted and request.by_table is None:
+        raise UserError.about(
+            "--by",
+            f"names {' and '.join(wanted)}, and no rows have such a column",
+            expected=f"a column of the rows: {', '.join(own)}; or --by-table with a CSV",
+            remedy=f"--by-table columns.csv, with {' or '.join(dict.fromkeys(column_of_key))}, and {', '.join(wanted)}",
+        )
+    found = {name: table[name].astype(str) for name in request.by if name in own}
+    if wanted and request.by_table is not None:
+        names = {key: table[column].tolist() for key, column in column_of_key.items()}
+        values = read_column_table(request.by_table, wanted, tuple(column_of_key)).join(names)
+        found |= {name: np.array(values[name]) for name in wanted}
+    return {name: found[name] for name in request.by}
 
 
 def compute_by_column(

@@ -225,7 +225,7 @@ class Renderer:
 
     def check(self, session: Session) -> None:
         """Check a request before anything slow begins; raise UserError for what is wrong."""
-        from sharpstudent.evaluation.by_column import check_table
+        from sharpstudent.evaluation.compare import check_table
 
         check_table(self.task_class, session.request)
 

@@ -16,8 +16,8 @@ from rich.console import Console
 
 from sharpstudent.config.run_config import RunConfig
 from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.files import read_column_table
 from sharpstudent.evaluation import tables
-from sharpstudent.evaluation.by_column import read_column_table
 from sharpstudent.evaluation.command_line import DataRequest
 from sharpstudent.evaluation.renderer import Session
 from sharpstudent.metrics.checks import MetricError, name_some
