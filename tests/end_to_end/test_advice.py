@@ -61,6 +61,7 @@ TRAINING: dict[str, str] = {
     "--set precision=fp32": "--set precision=fp32",
     "--set rho=0.05": "--set rho=0.05",
     "--set sam_norm_only=false": "--set sam_norm_only=false",
+    "--set selection_metric=auc": "--set selection_metric=auc",
     "--set selection_metric={}": "--set selection_metric=auc",
     "--set stage1.epoch=3": "--set stage1.epoch=3",
     "--set stage1.lr={}": "--set stage1.lr=0.001",
@@ -82,6 +83,7 @@ TRAINING: dict[str, str] = {
 # Option of evaluate_model.py or compare_models.py -> the words with which it is tried.
 EVALUATION: dict[str, str] = {
     "--by": "--by sex,age --by-table people.csv",
+    "--by COLUMN": "--by sex --by-table people.csv",
     "--by-table": "--by sex --by-table people.csv",
     "--architecture": "--architecture efficientnet-b4",
     "--classes {}": "--classes fake,real",
