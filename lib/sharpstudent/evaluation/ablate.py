@@ -150,7 +150,7 @@ def _write_jobs(plan: Plan, keys: Mapping[str, Any], seeds: Sequence[int], out: 
     jobs: list[ArmRun] = []
     for seed in seeds:
         for arm in plan.arms:
-            merged = build_keys(keys, arm, seed)
+            merged = build_keys(keys, arm, seed, seeds[(seeds.index(seed) + 1) % len(seeds)])
             pattern = merged.get("pretrained_student_weights")
             if isinstance(pattern, str):
                 known = starts.get(pattern)

@@ -10,8 +10,8 @@ An arm is CONFIG with some keys changed in stage 2. A preset or a JSON file list
     }
 
 `keys` are those of all arms, `references` the arms that all others are compared with, `models` trained models that are
-evaluated beside them. `{seed}` in a text is the seed. The arm `alone` is always there: the same further steps from the
-same student, without a teacher.
+evaluated beside them. `{seed}` in a text is the seed, `{next_seed}` the one after it. The arm `alone` is always there:
+the same further steps from the same student, without a teacher.
 """
 
 from __future__ import annotations
@@ -236,7 +236,7 @@ PRESETS: Mapping[str, Callable[[RunConfig, type[TaskKind]], Plan]] = {
 }
 
 
-def build_keys(config: Mapping[str, Any], arm: Arm, seed: int) -> dict[str, Any]:
+def build_keys(config: Mapping[str, Any], arm: Arm, seed: int, next_seed: int | None = None) -> dict[str, Any]:
     """Build the config file of an arm at a seed.
 
     A key of the arm replaces that of CONFIG wherever it stands there: beside the other keys, or in the group `stage2`.
@@ -245,6 +245,7 @@ def build_keys(config: Mapping[str, Any], arm: Arm, seed: int) -> dict[str, Any]
         config: The keys of CONFIG.
         arm: The arm.
         seed: The seed, for the texts that name it.
+        next_seed: The seed after it, round and round; None for the same.
 
     Returns:
         The keys of the file.
@@ -263,15 +264,15 @@ def build_keys(config: Mapping[str, Any], arm: Arm, seed: int) -> dict[str, Any]
         if value is not DROP:
             (group if key in Stage2Keys.model_fields else keys)[key] = value
     keys.pop("$schema", None)
-    return _fill_seed({**keys, "stage2": group}, seed)
+    return _fill_seed({**keys, "stage2": group}, seed, seed if next_seed is None else next_seed)
 
 
-def _fill_seed(value: Any, seed: int) -> Any:
+def _fill_seed(value: Any, seed: int, next_seed: int) -> Any:
     if isinstance(value, str):
-        return value.replace("{seed}", str(seed))
+        return value.replace("{seed}", str(seed)).replace("{next_seed}", str(next_seed))
     if isinstance(value, Mapping):
-        return {key: _fill_seed(inner, seed) for key, inner in value.items()}
-    return [_fill_seed(inner, seed) for inner in value] if isinstance(value, list) else value
+        return {key: _fill_seed(inner, seed, next_seed) for key, inner in value.items()}
+    return [_fill_seed(inner, seed, next_seed) for inner in value] if isinstance(value, list) else value
 
 
 def find_newest(pattern: str, where: str) -> Path:
