@@ -79,9 +79,8 @@ def write_example(path: Path) -> None:
     model, spec, side = build_classifier("test_efficientnet", classes=2, dropout=0.0), ExportSpec(picture="image"), 64
     batch = Batch({"image": torch.rand(convert.TRACED_ROWS, 3, side, side)}, rows={"id": ("a", "b", "c")})
     form = convert.add_preprocessing(convert.build_form(model.eval(), batch, spec), spec, 1.0)
-    about = ExportAbout(
-        format="onnx", inputs=form.describe_inputs(), outputs=form.outputs, side=side, picture=form.picture
-    )  # pyright: ignore[reportArgumentType]
+    described = {"format": "onnx", "inputs": form.describe_inputs(), "outputs": form.outputs, "picture": form.picture}
+    about = ExportAbout.model_validate({**described, "side": side})
     texts = {"export": about.model_dump_json(), "architecture": "test_efficientnet", "classes": '["first", "second"]'}
     convert.write_onnx(path, convert.to_onnx(form), texts)
 
@@ -92,7 +91,8 @@ def compute_here(model: Path, picture: Path) -> list[float]:
 
     pixels = np.asarray(Image.open(picture).convert("RGB"), np.uint8)[None]
     session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
-    return session.run(["probability"], {session.get_inputs()[0].name: pixels})[0][0].tolist()
+    (probability,) = session.run(["probability"], {session.get_inputs()[0].name: pixels})
+    return np.asarray(probability)[0].tolist()
 
 
 def serve(folder: Path, answers: queue.Queue[Any]) -> http.server.ThreadingHTTPServer:
