@@ -21,8 +21,8 @@ FORMATS = {
     "onnx-int8": "ONNX in int8, calibrated on validation samples: a quarter of the size, and faster on CPUs",
     "openvino": "OpenVINO in fp32, for CPUs and GPUs of Intel (.xml with its .bin)",
     "executorch": "ExecuTorch with XNNPACK in fp32, for phones (.pte)",
-    "litert": "LiteRT",
-    "coreml": "Core ML",
+    "litert": "LiteRT: not possible here, said why",
+    "coreml": "Core ML: not possible here, said why",
 }
 _PURPOSE = """Write a trained model as a file that runs without this program, and compare the file with the model on the
 validation samples of its run: it is written only where it is as good, within what the task tolerates."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -387,19 +388,20 @@ def _time(opened: OpenedModel, exported: OpenedModel) -> tuple[float, float]:
 
 
 def _refuse_worse(export: _Export, result: GateResult, target: Path) -> None:
-    if result.passed or ALLOWED in export.request.allow:
+    is_usable = not math.isnan(result.after)
+    if result.passed or (is_usable and ALLOWED in export.request.allow):
         return
     advice: list[str] = []
     if export.request.to == "onnx-int8":
         advice += [] if export.request.auto else ["--auto, which leaves the layers that lose most in fp32"]
         advice.append(f"--calibration {4 * export.request.calibration}")
         advice.append("--to onnx, which stays in fp32")
-    if result.difference.low is None or result.difference.value * result.loss != 0.0:
-        advice.append("more validation samples, where the interval is what is too wide")
+    if result.difference.low is None or abs(result.difference.value) <= result.tolerance:
+        advice.append("more validation samples: it is the interval that is too wide")
     raise UserError.about(
         str(target),
         f"was not written: {result.reason}",
         expected=f"a loss of {result.metric} of {result.tolerance:g} at most, at the unfavourable end of its interval",
         got=f"{result.before:.4f} before, {result.after:.4f} after, on {result.rows} rows of {result.groups} groups",
-        remedy="; ".join([*advice, f"--allow {ALLOWED} writes it all the same, marked"]),
+        remedy="; ".join([*advice, *([f"--allow {ALLOWED} writes it all the same, marked"] if is_usable else [])]),
     )
