@@ -101,7 +101,8 @@ def show(timings: list[Timing], sizes: list[int | None]) -> None:
     for one, size in zip(timings, sizes, strict=True):
         low, high = one.factor_range
         shown = "" if size is None else f"{size / 1e6:.2f} MB"
-        print(f"{one.model:38} {one.p50_ms:8.1f} ms {one.factor:6.1f} x ({low:.1f} to {high:.1f}) {shown:>9}")
+        times = f"{one.best_ms:8.1f} ms, median {one.p50_ms:8.1f} ms"
+        print(f"{one.model:38} {times} {one.factor:6.1f} x ({low:.1f} to {high:.1f}) {shown:>9}")
 
 
 if __name__ == "__main__":
