@@ -22,6 +22,8 @@ COMPARE, CONFIG = "compare_models.py", "configs/tiny.json"
         ((CONFIG, "--seeds", "0"), "--seeds"),
         ((CONFIG,), "pretrained_student_weights: names nothing that is there"),
         ((CONFIG, "--preset", "sam", "--set", "rho=0"), "--set rho=0.05"),
+        ((CONFIG, "--bogus"), "--bogus: is not a known option"),
+        ((CONFIG, "--rounds", "1"), "--rounds"),
         ((CONFIG, "--arms", "configs/absent.json"), "configs/absent.json"),
         (("configs/absent.json",), "configs/absent.json"),
     ],

@@ -174,6 +174,7 @@ HERE = {
 NO_ADVICE = {
     "--arms {}",
     "--preset",
+    "python {} ablate --help",
     "python {} ablate CONFIG [options]",
     "--replay {}",
     "--before",

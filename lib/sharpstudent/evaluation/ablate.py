@@ -120,6 +120,7 @@ def main(argv: Sequence[str]) -> None:
     command = parse_command_line(words, stage=2, find_task=find_task)
     settings = (command.config, command.task)
     plan = PRESETS[preset](*settings) if arms_file is None else read_plan(arms_file, *settings)
+    _check_options(command.task, rest)
     seeds = tuple(range(1, read.seeds + 1))
     jobs = _write_jobs(plan, keys, seeds, out, read.config)
     epochs = command.config.training.epochs
@@ -129,6 +130,13 @@ def main(argv: Sequence[str]) -> None:
     session = _open(plan, jobs, seeds, rest)
     results = _measure(session, plan, jobs, seeds, out, f"{read.config.stem}, {kind}")
     _write(results, out)
+
+
+def _check_options(task: type[Any], rest: Sequence[str]) -> None:
+    """Raise UserError for options of the evaluation that it does not know: before the hours of training."""
+    from sharpstudent.evaluation.renderer import load_renderer
+
+    load_renderer(task).parse(["MODEL", *rest], script=EVALUATE)
 
 
 def _to_sets(overrides: Sequence[str]) -> list[str]:

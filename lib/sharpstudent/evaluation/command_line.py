@@ -254,10 +254,10 @@ def build_parser(script: str, purpose: str, more: str, *, data: str) -> Parser:
         COMPARE: (
             f"{COMPARE} --teacher MODEL --before MODEL --distilled MODEL --control MODEL",
             f"{COMPARE} FIRST=output/RUN_A SECOND=output/RUN_B --data {data}",
-            f"{COMPARE} ablate CONFIG   trains the runs to compare; ablate --help",
         ),
     }
-    usage = f"python {script} MODEL... [--data SET...] [options]"
+    also = f"; to train what is compared: python {COMPARE} ablate --help" if script == COMPARE else ""
+    usage = f"python {script} MODEL... [--data SET...] [options]{also}"
     parser = Parser(script, purpose, usage=usage, more=f"{more}\n\n{EXIT_CODES}", examples=examples[script])
     _add_models(parser.add_argument_group("models"), script=script)
     return parser
