@@ -242,3 +242,6 @@ def test_charts_of_an_earlier_evaluation_are_removed(runs: Runs) -> None:
     check(runs.place.call(*words))
     assert before
     assert sorted(figures.iterdir()) == before
+    has_classes = "log_loss" in runs.task.metrics
+    assert (figures / "reliability-all.csv" in before) == has_classes
+    assert ('id="reliability"' in (runs.place / "twice/report.html").read_text()) == has_classes

@@ -253,7 +253,9 @@ def test_the_results_fit_their_published_schema_and_their_page_speaks_of_this_ta
     costs = tuple(CostResult(**{**cost, "parameters": size}, memory_bytes=None, device="cpu") for size in (2000, 1000))
     results = build(evaluate(models), costs)  # type: ignore[arg-type]
     written = write_report(tmp_path, results)
-    assert [path.name for path in written] == ["report.html", "results.json"]
+    charts = ["reliability-all.csv", "reliability-all.png"]
+    assert [path.name for path in written] == ["report.html", "results.json", *charts]
+    assert results.models[0].reliability[""].counts
     stored = json.loads((tmp_path / "results.json").read_text())
     jsonschema.validate(stored, json.loads((ROOT / "docs/evaluation.schema.json").read_text()))
     assert EvaluationResults.model_validate(stored) == results

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from sharpstudent.metrics.calibration import compute_reliability_of_positive
+from sharpstudent.metrics.calibration import compute_ece, compute_reliability, compute_reliability_of_positive
 from sharpstudent.metrics.checks import MetricError
 from sklearn.calibration import calibration_curve
 
@@ -50,3 +50,12 @@ def test_bad_logits_and_no_bins_are_refused() -> None:
         compute_reliability_of_positive(np.zeros((0, 2)), [])
     with pytest.raises(ValueError, match="bins must be >= 1"):
         compute_reliability_of_positive(np.zeros((1, 2)), [0], bins=0)
+
+
+def test_the_diagram_of_the_predicted_class_has_the_ece_as_its_mean_distance_from_the_diagonal() -> None:
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(300, 4)) * 2, rng.integers(0, 4, 300)
+    found = compute_reliability(logits, labels)
+    filled = found.counts > 0
+    gaps = np.abs(found.predicted[filled] - found.observed[filled])
+    assert (gaps * found.counts[filled]).sum() / 300 == pytest.approx(compute_ece(logits, labels), abs=1e-12)

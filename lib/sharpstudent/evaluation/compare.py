@@ -24,6 +24,7 @@ from sharpstudent.evaluation.evaluate import EvalResult, Evaluation, Heading
 from sharpstudent.evaluation.renderer import Measurements, Session
 from sharpstudent.evaluation.tables import SplitSet, join_parts
 from sharpstudent.metrics.bootstrap import SEED, compute_gap, compute_interval, compute_paired
+from sharpstudent.metrics.calibration import compute_reliability
 from sharpstudent.metrics.checks import MetricError
 from sharpstudent.metrics.intervals import FEWEST_GROUPS, LEVEL, MARGIN, Estimate
 from sharpstudent.metrics.metric import Metric
@@ -37,12 +38,13 @@ from sharpstudent.report.results import (
     MetricValue,
     NonInferiority,
     PairResult,
+    ReliabilityBins,
     SummaryTile,
 )
 from sharpstudent.report.sentences import NO_DIFFERENCE, find_side
 from sharpstudent.report.summary import list_limits
 from sharpstudent.report.verdict import write_verdict
-from sharpstudent.task import Task
+from sharpstudent.task import ClassificationTask, Task
 
 NOT_BY_GROUP = "whether a model is worse on some groups than on others was not measured"
 MOST_CELLS = 32  # values per row; columns with more, such as maps, are in tables.npz only, not in tables.csv
@@ -359,15 +361,34 @@ def _describe_model(
 ) -> EvaluatedModel:
     """Describe a model, given its number. Only models that were opened have a calibration and a cost."""
     is_opened, rounds = number < len(measured.costs), request.rounds
+    calibration = measured.calibrations[number] if is_opened else None
     columns = [read_columns(task, request, table) for table in one.tables]
     joined = {name: np.concatenate([of_set[name] for of_set in columns]) for name in request.by}
     return EvaluatedModel(
         **one.describe(),
         metrics=compute_metrics(task, parts, rounds=rounds),
         by_column=compute_by_column(task, parts[""], joined, rounds=rounds),
-        calibration=measured.calibrations[number] if is_opened else None,
+        calibration=calibration,
+        reliability=_describe_reliability(parts, (calibration or {}).get("temperature", 1.0))
+        if issubclass(task, ClassificationTask)
+        else {},
         cost=measured.costs[number] if is_opened else None,
     )
+
+
+def _describe_reliability(parts: Mapping[str, Table], temperature: float) -> dict[str, ReliabilityBins]:
+    """Compute the reliability diagram of each set; of several sets together there is none, because they may differ."""
+    found: dict[str, ReliabilityBins] = {}
+    for part, table in parts.items():
+        if part or len(parts) == 1:
+            one = compute_reliability(table["logits"] / temperature, table["label"])
+            said, true = (
+                tuple(None if math.isnan(value) else value for value in column.tolist())
+                for column in (one.predicted, one.observed)
+            )
+            edges, counts = tuple(one.edges.tolist()), tuple(one.counts.tolist())
+            found[part] = ReliabilityBins(edges=edges, counts=counts, said=said, true=true)
+    return found
 
 
 def _name_task(task: type[Task], evaluation: Evaluation) -> str:

@@ -243,14 +243,31 @@ class Reliability:
     Attributes:
         edges: float64 (M + 1,), 0 to 1.
         counts: int64 (M,), the samples in each bin.
-        predicted: float64 (M,), their mean probability of class 1; NaN in an empty bin.
-        observed: float64 (M,), the share of them that are of class 1; NaN in an empty bin.
+        predicted: float64 (M,), their mean probability of the class; NaN in an empty bin.
+        observed: float64 (M,), the share of them that are of the class; NaN in an empty bin.
     """
 
     edges: NDArray[np.float64]
     counts: NDArray[np.int64]
     predicted: NDArray[np.float64]
     observed: NDArray[np.float64]
+
+
+def compute_reliability(logits: ArrayLike, labels: ArrayLike, *, bins: int = BINS) -> Reliability:
+    """Compute the reliability diagram of the predicted class: its probability, and how often it is the label.
+
+    Args:
+        logits: (N, C).
+        labels: (N,), 0 to C - 1.
+        bins: How many, M.
+
+    Returns:
+        The diagram; `compute_ece` is the mean distance of its bins from the diagonal.
+
+    Raises:
+        MetricError: As `check_logits`.
+    """
+    return _fill_bins(*find_confidence(*check_logits(logits, labels)), bins)
 
 
 def compute_reliability_of_positive(logits: ArrayLike, labels: ArrayLike, *, bins: int = BINS) -> Reliability:
@@ -270,7 +287,10 @@ def compute_reliability_of_positive(logits: ArrayLike, labels: ArrayLike, *, bin
     if bins < 1:
         raise ValueError(f"bins must be >= 1, got {bins}")
     values, classes = check_logits(logits, labels)
-    predicted = np.exp(compute_log_softmax(values)[:, 1])
+    return _fill_bins(np.exp(compute_log_softmax(values)[:, 1]), (classes == 1).astype(np.float64), bins)
+
+
+def _fill_bins(predicted: NDArray[np.float64], observed: NDArray[np.float64], bins: int) -> Reliability:
     bin_of = find_bins(predicted, bins)
     counts = np.bincount(bin_of, minlength=bins)
     some = np.where(counts > 0, counts, np.nan)
@@ -278,5 +298,5 @@ def compute_reliability_of_positive(logits: ArrayLike, labels: ArrayLike, *, bin
         edges=np.linspace(0.0, 1.0, bins + 1),
         counts=counts,
         predicted=np.bincount(bin_of, predicted, minlength=bins) / some,
-        observed=np.bincount(bin_of, (classes == 1).astype(np.float64), minlength=bins) / some,
+        observed=np.bincount(bin_of, observed, minlength=bins) / some,
     )

@@ -1,8 +1,8 @@
-"""Training curves of one run: a chart for each kind of column of metrics.csv.
+"""Curves of any task: a training, with a chart for each kind of column of metrics.csv, and reliability diagrams.
 
 They are part of the run's report, and drawn together as a picture beside the logs while the run trains.
 
-Legend: E epochs.
+Legend: E epochs, M bins.
 """
 
 from __future__ import annotations
@@ -13,10 +13,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sharpstudent.core.io import write_bytes_atomically
-from sharpstudent.report.chart import Chart, Key, Palette, draw_line, render_sheet, style_axes
+from sharpstudent.core.naming import make_slug
+from sharpstudent.report.chart import (
+    Chart,
+    Key,
+    Palette,
+    draw_hollow,
+    draw_line,
+    draw_reference,
+    render_sheet,
+    set_unit_square,
+    style_axes,
+)
 from sharpstudent.report.logs import MetricsFile
-from sharpstudent.report.results import TrainingResult
+from sharpstudent.report.results import EvaluatedModel, ReliabilityBins, TrainingResult
 
 
 def draw_curves(path: Path, metrics: Path, *, best_epoch: int | None, metric: str, title: str) -> None:
@@ -196,3 +210,78 @@ def name_column(column: str) -> str:
 def _describe_end(column: Column) -> str:
     values = [value for value in column if value is not None]
     return f"from {values[0]:.4g} to {values[-1]:.4g}"
+
+
+SMALL_BIN = 25  # samples; with 25, the 95 % interval of a share reaches up to .2 to either side
+HOLLOW = f"Hollow: fewer than {SMALL_BIN} samples, whose share is uncertain by .2 or more."
+
+
+def find_small(bins: ReliabilityBins) -> NDArray[np.bool_]:
+    """Find which of the bins that are not empty have few samples."""
+    counts = np.array(bins.counts)
+    return counts[counts > 0] < SMALL_BIN
+
+
+def draw_reliability(axes: Any, palette: Palette, number: int, bins: ReliabilityBins) -> None:
+    """Draw the diagram of one series; bins of few samples are hollow, and empty ones are left out.
+
+    Args:
+        axes: The axes of matplotlib to draw on.
+        palette: The colours to draw with.
+        number: The number of the series, from 0.
+        bins: The diagram.
+    """
+    filled, small = np.array(bins.counts) > 0, find_small(bins)
+    x, y = (np.array(column, np.float64)[filled] for column in (bins.said, bins.true))
+    draw_line(axes, palette, number, x, y, every=np.flatnonzero(~small).tolist())
+    draw_hollow(axes, palette, number, x[small], y[small])
+
+
+def build_reliability(models: Sequence[EvaluatedModel]) -> list[Chart]:
+    """Build a chart for each set, of the models that have a diagram of it."""
+    parts = dict.fromkeys(part for model in models for part in model.reliability)
+    return [_build_reliability(models, part) for part in parts]
+
+
+def _build_reliability(models: Sequence[EvaluatedModel], part: str) -> Chart:
+    drawn = [(number, one, one.reliability[part]) for number, one in enumerate(models) if part in one.reliability]
+    calibrated = {"temperature" in (one.calibration or {}) for _, one, _ in drawn}
+
+    def draw(figure: Any, palette: Palette) -> None:
+        """Draw the diagram of each model.
+
+        Args:
+            figure: The figure of matplotlib to draw on.
+            palette: The colours to draw with.
+        """
+        axes = figure.add_subplot()
+        draw_reference(axes, palette, (0, 1), (0, 1))
+        for number, _, bins in drawn:
+            draw_reliability(axes, palette, number, bins)
+        set_unit_square(axes)
+        name = "calibrated confidence" if calibrated == {True} else "confidence"
+        style_axes(axes, palette, x=name, y="share that is right")
+
+    hints = [
+        "On the dashed line, 80 % of predictions with 80 % confidence are right. Below it, confidence is too high."
+    ]
+    hints += ["Confidence is that after the stored temperature."] if calibrated == {True} else []
+    hints += ["It is that after the stored temperature where there is one."] if len(calibrated) > 1 else []
+    hints += [HOLLOW] if any(find_small(bins).any() for *_, bins in drawn) else []
+    name = part.removeprefix("@")
+    return Chart(
+        name=f"reliability-{make_slug(name) if name else 'all'}",
+        title="Reliability",
+        alt=f"Reliability of {', '.join(one.name for _, one, _ in drawn)}{f' on {name}' if name else ''}.",
+        hint=" ".join(hints),
+        draw=draw,
+        columns=("model", "bin_low", "bin_high", "count", "said", "true"),
+        rows=tuple(
+            (one.name, *row)
+            for _, one, bins in drawn
+            for row in zip(bins.edges[:-1], bins.edges[1:], bins.counts, bins.said, bins.true, strict=True)
+        ),
+        keys=tuple(Key(number, one.name) for number, one, _ in drawn),
+        height=3.75,
+        subject=name,
+    )

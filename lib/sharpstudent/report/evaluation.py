@@ -25,8 +25,8 @@ from sharpstudent.report.common_tables import (
     build_sets,
     describe_better,
 )
-from sharpstudent.report.curves import build_training, describe_constants
-from sharpstudent.report.page import draw_group, make_chart_names_unique, render_template, write_files
+from sharpstudent.report.curves import build_reliability, build_training, describe_constants
+from sharpstudent.report.page import draw_within, make_chart_names_unique, render_template, write_files
 from sharpstudent.report.results import (
     ColumnResult,
     EvaluatedSet,
@@ -63,21 +63,30 @@ def write_report(folder: Path, results: EvaluationResults, console: Console | No
     Raises:
         UserError: The disk refuses.
     """
-    charts = () if results.training is None else make_chart_names_unique(build_training(results.training))
-    page = render_page(results, charts)
+    training = [] if results.training is None else build_training(results.training)
+    reliability = build_reliability(results.models)
+    charts = make_chart_names_unique([*reliability, *training])
+    page = render_page(results, charts[: len(reliability)], charts[len(reliability) :])
     return write_files(folder, page=page, results=results.to_json(), charts=charts, console=console)
 
 
-def render_page(results: EvaluationResults, charts: Sequence[Chart]) -> str:
+def render_page(results: EvaluationResults, reliability: Sequence[Chart], training: Sequence[Chart]) -> str:
     """Render report.html.
 
     Args:
         results: The results of the evaluation.
-        charts: The charts of the training.
+        reliability: The reliability diagrams, one a set; none for a task without classes.
+        training: The charts of the training.
 
     Returns:
         HTML.
     """
+    drawn = draw_within(
+        [
+            ChartGroup("Reliability", tuple(reliability)),
+            ChartGroup("Training", tuple(training), _describe_constants(results)),
+        ]
+    )
     parts = {
         "metrics": _build_metrics(results),
         "comparisons": _build_pairs(results),
@@ -88,7 +97,8 @@ def render_page(results: EvaluationResults, charts: Sequence[Chart]) -> str:
         "costs": build_costs(results.models, unit=results.unit),
         "data": _build_data(results),
         "models": build_models(results.models),
-        "training": draw_group(ChartGroup("Training", tuple(charts), _describe_constants(results))),
+        "reliability": drawn[0] if reliability else None,
+        "training": drawn[1],
         "unit": results.unit,
     }
     return render_template("base.html.j2", results, results.models, parts=parts)

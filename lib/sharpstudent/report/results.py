@@ -5,7 +5,7 @@
 raises it. All numbers are finite. A missing value is null, with a note that says why. A task whose results have a
 form of their own uses the base classes of this file.
 
-Legend: E epochs.
+Legend: E epochs, M bins.
 """
 
 from __future__ import annotations
@@ -290,6 +290,22 @@ class ColumnResult(Plain):
     without: int
 
 
+class ReliabilityBins(Plain):
+    """A reliability diagram: of the predicted class, or of the one class that a task names.
+
+    Attributes:
+        edges: The edges of the bins, in 0..1 (M + 1,).
+        counts: The number of samples in each bin (M,).
+        said: The mean predicted probability in each bin (M,); null in an empty bin.
+        true: The observed share of samples of that class in each bin (M,); null in an empty bin.
+    """
+
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+    said: tuple[float | None, ...]
+    true: tuple[float | None, ...]
+
+
 class EvaluatedModel(ModelBase):
     """One model of an evaluation.
 
@@ -305,6 +321,8 @@ class EvaluatedModel(ModelBase):
         metrics: The metrics: NAME over all sets and, where there are several sets, NAME@SET for each.
         by_column: The metrics by the columns that the user named with --by; empty where none was named.
         calibration: What the checkpoint keeps of its own validation, such as a temperature.
+        reliability: For a task of classes, the reliability diagram of the predicted class, after the stored temperature
+            where there is one, by set: under "" where there is one set, else under @SET.
         cost: The cost of one sample; null where it was not measured.
         notes: What to keep in mind.
     """
@@ -312,6 +330,7 @@ class EvaluatedModel(ModelBase):
     metrics: Mapping[str, MetricValue] = Field(default_factory=dict[str, MetricValue])
     by_column: tuple[ColumnResult, ...] = ()
     calibration: Mapping[str, Any] | None = None
+    reliability: Mapping[str, ReliabilityBins] = Field(default_factory=dict[str, ReliabilityBins])
 
 
 class PairResult(PairBase):

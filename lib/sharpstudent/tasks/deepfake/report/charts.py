@@ -24,14 +24,14 @@ from sharpstudent.report.chart import (
     ChartGroup,
     Key,
     Palette,
-    draw_hollow,
     draw_line,
     draw_reference,
     set_unit_square,
     style_axes,
 )
-from sharpstudent.report.curves import build_training, describe_constants
+from sharpstudent.report.curves import HOLLOW, build_training, describe_constants, draw_reliability, find_small
 from sharpstudent.report.page import make_chart_names_unique
+from sharpstudent.report.results import ReliabilityBins
 from sharpstudent.report.text import DASH, Unit, format_value
 from sharpstudent.tasks.deepfake.evaluation.set_metrics import name_metric
 from sharpstudent.tasks.deepfake.report.results import Drawing, ModelResult, Results, ScoreHistogram
@@ -46,7 +46,6 @@ from sharpstudent.tasks.deepfake.report.words import (
 
 ROW_HEIGHT = 0.95  # inches of one model's histogram
 MARKERS_APART = 0.22  # of the chart's diagonal
-SMALL_BIN = 25  # samples
 LEAST_RATE = 5e-4  # DET axes begin no further down
 DET_TICKS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95)
 
@@ -205,8 +204,8 @@ def build_curve(kind: CurveKind, models: Drawn, values: Mapping[str, str], *, pl
     )
     is_reliability = kind.name == "reliability"
     hint = kind.hint
-    if is_reliability and any(_find_small(drawing).any() for _, _, drawing in models):
-        hint = f"{hint} Hollow: fewer than {SMALL_BIN} samples, whose share is uncertain by .2 or more."
+    if is_reliability and any(find_small(_read_bins(drawing)).any() for _, _, drawing in models):
+        hint = f"{hint} {HOLLOW}"
 
     def draw(figure: Any, palette: Palette) -> None:
         """Draw the curve of each model.
@@ -221,9 +220,7 @@ def build_curve(kind: CurveKind, models: Drawn, values: Mapping[str, str], *, pl
         for number, _, drawing in models:
             x, y = find_points(drawing)
             if is_reliability:
-                small = _find_small(drawing)
-                draw_line(axes, palette, number, x, y, every=np.flatnonzero(~small).tolist())
-                draw_hollow(axes, palette, number, x[small], y[small])
+                draw_reliability(axes, palette, number, _read_bins(drawing))
             else:
                 draw_line(axes, palette, number, x, y, every=(0.05 * number, MARKERS_APART))
         set_scale(axes)
@@ -246,10 +243,8 @@ def build_curve(kind: CurveKind, models: Drawn, values: Mapping[str, str], *, pl
     )
 
 
-def _find_small(drawing: Drawing) -> NDArray[np.bool_]:
-    """Find which of the bins that are not empty have few samples: at 25 a share has a 95 % interval of up to +-.2."""
-    counts = np.array((drawing.reliability_calibrated or drawing.reliability).counts)
-    return counts[counts > 0] < SMALL_BIN
+def _read_bins(drawing: Drawing) -> ReliabilityBins:
+    return drawing.reliability_calibrated or drawing.reliability
 
 
 def _name_probability(models: Drawn) -> str:
@@ -266,7 +261,7 @@ def _read_histogram(drawing: Drawing) -> ScoreHistogram:
 
 def _read_columns(kind: str, drawing: Drawing) -> Sequence[Sequence[Any]]:
     if kind == "reliability":
-        bins = drawing.reliability_calibrated or drawing.reliability
+        bins = _read_bins(drawing)
         calibrated = [int(drawing.reliability_calibrated is not None)] * len(bins.counts)
         return calibrated, bins.edges[:-1], bins.edges[1:], bins.counts, bins.said, bins.true
     points = getattr(drawing, kind)

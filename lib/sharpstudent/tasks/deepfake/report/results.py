@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from pydantic import Field
 
-from sharpstudent.report.results import MetricValue, ModelBase, PairBase, Plain, ResultsBase, SetBase
+from sharpstudent.report.results import MetricValue, ModelBase, PairBase, Plain, ReliabilityBins, ResultsBase, SetBase
 
 Numbers = tuple[float, ...]
 Counts = tuple[int, ...]
@@ -35,22 +35,6 @@ class CurvePoints(Plain):
     x: Numbers
     y: Numbers
     thresholds: tuple[float | None, ...]
-
-
-class ReliabilityBins(Plain):
-    """A reliability diagram of the probability of fake.
-
-    Attributes:
-        edges: The edges of the bins, in 0..1 (M + 1,).
-        counts: The number of samples in each bin (M,).
-        said: The mean predicted probability in each bin (M,); null in an empty bin.
-        true: The observed share of fakes in each bin (M,); null in an empty bin.
-    """
-
-    edges: Numbers
-    counts: Counts
-    said: tuple[float | None, ...]
-    true: tuple[float | None, ...]
 
 
 class ScoreHistogram(Plain):
