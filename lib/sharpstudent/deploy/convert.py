@@ -253,7 +253,7 @@ def write_openvino(path: Path, model: Any, metadata: Mapping[str, str]) -> None:
     openvino, weights = _import("openvino", "openvino"), path.with_suffix(".bin")
     with tempfile.TemporaryDirectory() as folder, _refusals("OpenVINO"):
         source, target = Path(folder) / "model.onnx", Path(folder) / "model.xml"
-        source.write_bytes(model.SerializeToString())
+        write_bytes_atomically(source, model.SerializeToString())
         converted = openvino.convert_model(str(source))
         openvino.save_model(converted, str(target), compress_to_fp16=False)
         content = target.with_suffix(".bin").read_bytes()
