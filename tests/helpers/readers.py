@@ -356,6 +356,12 @@ def read_the_swaps(path: Path) -> Any:
     return repr([read_swaps(path.parent), read_finished(path.parent)])
 
 
+def read_costs(path: Path) -> Any:
+    from sharpstudent.evaluation import ablate
+
+    return ablate._read_own(path, dict[str, float])
+
+
 def read_swap_settings(path: Path) -> Any:
     from sharpstudent.tasks.deepfake.swaps.folder import read_settings
 
@@ -730,6 +736,11 @@ READERS: dict[str, Reader] = {
         read_swap_settings,
         ("tasks/deepfake/swaps/folder.py:read_settings",),
     ),
+    "costs of an ablation": Reader(
+        write_json("costs.json", {"s1_alone": {"cpu_s": 1.5, "wall_s": 2.0}}),
+        read_costs,
+        ("evaluation/ablate.py:_read_own",),
+    ),
     "preparation.json": Reader(
         write_json("preparation.json", {"made_by": "prepare_faces.py", "settings": {"a": 1}}),
         read_the_preparation,
@@ -781,6 +792,7 @@ READERS: dict[str, Reader] = {
 }  # fmt: skip
 
 NEEDS_NO_ROW: dict[str, str] = {
+    "evaluation/ablate.py:_train": "the log of a run that has just failed, for the message",
     "deploy/predict.py:_explain_unreadable": "the first 512 bytes, of a file that could not be read, for the message",
     "tasks/deepfake/annotate.py:_write": "a video that has been read; a fault is a line for the user",
     **dict.fromkeys(

@@ -27,7 +27,7 @@ from torch import Tensor
 from sharpstudent.core.archive import seal_safetensors, verify
 from sharpstudent.core.errors import UserError, format_count_of
 from sharpstudent.core.io import write_bytes_atomically
-from sharpstudent.core.types import FEATURES, Outputs
+from sharpstudent.core.types import FEATURES, Batch, Outputs
 from sharpstudent.data.dataset import Samples
 from sharpstudent.data.loader import load_batches
 from sharpstudent.data.sampler import evaluation_batches
@@ -57,13 +57,27 @@ class FeatureStatistics:
     layers: tuple[str, ...]
     column: str = "statistics"
 
-    def measure(self, outputs: Outputs) -> NDArray[np.float32]:
-        """Compute the statistics (N, D) from features (N, C, h, w), or tokens (N, T, C)."""
+    def measure(self, outputs: Outputs, batch: Batch) -> NDArray[np.float32]:
+        """Compute the statistics (R, D) of a batch from features (R, C, h, w), or tokens (R, T, C).
+
+        Where several rows share an input, and a layer has one feature map for each of the I shared ones, each row takes
+        those of the input that it reads.
+
+        Args:
+            outputs: What the model returned for the batch, with the features of the layers.
+            batch: The batch.
+
+        Returns:
+            The statistics, a row each.
+
+        Raises:
+            UserError: For a layer whose features belong neither to rows nor to shared inputs.
+        """
         parts: list[Tensor] = []
         for layer in self.layers:
             features = outputs[f"{FEATURES}{layer}"].detach().float()
             flat = features.flatten(2) if features.ndim == 4 else features.transpose(1, 2)
-            parts += [flat.mean(2), flat.std(2, correction=0)]
+            parts.append(_spread(torch.cat([flat.mean(2), flat.std(2, correction=0)], 1), batch, layer))
         return torch.cat(parts, 1).cpu().numpy()
 
 
@@ -91,9 +105,9 @@ class Familiar:
     about: Mapping[str, Any]
     column: str = "distance"
 
-    def measure(self, outputs: Outputs) -> NDArray[np.float64]:
-        """Compute the distances (N,) of rows from the features of a model."""
-        return self.compute_distances(self.statistics.measure(outputs)[:, self.chosen])
+    def measure(self, outputs: Outputs, batch: Batch) -> NDArray[np.float64]:
+        """Compute the distances (R,) of a batch; the arguments are those of `FeatureStatistics.measure`."""
+        return self.compute_distances(self.statistics.measure(outputs, batch)[:, self.chosen])
 
     def compute_distances(self, rows: NDArray[np.floating]) -> NDArray[np.float64]:
         """Compute the Mahalanobis distances (N,) of chosen statistics (N, D)."""
@@ -103,6 +117,19 @@ class Familiar:
     def describe(self) -> dict[str, Any]:
         """Describe the reference as JSON values."""
         return {**self.about, "threshold": self.threshold}
+
+
+def _spread(values: Tensor, batch: Batch, layer: str) -> Tensor:
+    """Return values (R, D) of each row, from those of each row or of each shared input (I, D)."""
+    if len(values) == len(batch):
+        return values
+    for name, index in batch.shared.items():
+        if len(values) == len(batch.inputs[name]):
+            return values[batch.inputs[index].to(values.device)]
+    raise UserError.about(
+        f"layer {layer}",
+        f"gives {len(values)} feature maps for {len(batch)} rows, which belong to no input that rows share",
+    )
 
 
 def find_statistics(opened: OpenedModel, device: torch.device) -> FeatureStatistics:
@@ -299,6 +326,9 @@ def store_run_reference(
     rows, groups = list[NDArray[np.float32]](), list[str]()
     with evaluation_mode(opened.model):
         for batch, _ in load_batches(samples, chosen, seed=samples.seed, num_workers=workers, collate=task.collate):
-            rows.append(probe.measure(run_model(opened.model, batch.to(device).inputs)))
+            try:
+                rows.append(probe.measure(run_model(opened.model, batch.to(device).inputs), batch))
+            except UserError as error:
+                return f"no reference is stored: {error.problems[0].what}"
             groups += batch.rows["group"]
     return store_reference(opened, probe.layers, np.concatenate(rows), groups, where="validation of this run")

@@ -239,7 +239,7 @@ class Predictor:
                     remedy="its weights are damaged, or were made for other inputs: train or export it again",
                 )
         if self._probe is not None:
-            columns[self._probe.column] = self._probe.measure(outputs)
+            columns[self._probe.column] = self._probe.measure(outputs, batch)
         return columns
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -26,8 +27,14 @@ from sharpstudent.config.stored import find_own_run
 from sharpstudent.core.archive import BEST
 from sharpstudent.core.arguments import EXIT_CODES, Parser, read_number, read_path
 from sharpstudent.core.errors import ExitCode, Problem, RunInterrupted, UserError, plural
-from sharpstudent.core.files import parse_json
-from sharpstudent.core.io import check_writable, make_folder, write_bytes_atomically, write_text_atomically
+from sharpstudent.core.files import read_json, read_text
+from sharpstudent.core.io import (
+    check_writable,
+    disk_errors_as_user_errors,
+    make_folder,
+    write_bytes_atomically,
+    write_text_atomically,
+)
 from sharpstudent.evaluation.arms import PRESETS, Arm, Plan, build_keys, find_newest, name_seeds, read_plan
 from sharpstudent.evaluation.command_line import COMPARE, EVALUATE
 from sharpstudent.registry import find_task
@@ -154,7 +161,7 @@ def _write_jobs(plan: Plan, keys: Mapping[str, Any], seeds: Sequence[int], out: 
     a newer one.
     """
     starts_file = out / "starts.json"
-    starts: dict[str, str] = parse_json(starts_file.read_bytes()) if starts_file.is_file() else {}
+    starts: dict[str, str] = _read_own(starts_file, str)
     jobs: list[ArmRun] = []
     for seed in seeds:
         for arm in plan.arms:
@@ -174,6 +181,27 @@ def _write_jobs(plan: Plan, keys: Mapping[str, Any], seeds: Sequence[int], out: 
             jobs.append(ArmRun(arm, seed, words, command.config, command.task))
     write_text_atomically(starts_file, json.dumps(starts, indent=2) + "\n")
     return jobs
+
+
+def _read_own(path: Path, kind: Any) -> dict[str, Any]:
+    """Read a JSON file of names and values of a kind that an ablation has written; {} where there is none yet.
+
+    Raises:
+        UserError: For a file that is damaged.
+    """
+    from pydantic import TypeAdapter
+
+    try:
+        return TypeAdapter(dict[str, kind]).validate_python(read_json(path), strict=True)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError.about(
+            str(path),
+            "is not what an ablation wrote there",
+            got=str(error).splitlines()[0],
+            remedy=f"rm {shlex.quote(str(path))}, then repeat the command; runs that are finished are kept",
+        ) from None
 
 
 def _find_beside(config: Path) -> Any:
@@ -231,7 +259,7 @@ def _train(job: ArmRun, log: Path, environment: Mapping[str, str], costs: _Costs
     script = Path(sys.argv[0]).resolve().parent / SCRIPT
     command = [sys.executable, str(script), *job.words, "--resume", "auto"]
     begun = time.monotonic()
-    with open(log, "ab") as file:
+    with disk_errors_as_user_errors(log), open(log, "ab") as file:
         process = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
         _, status, usage = os.wait4(process.pid, 0)
     process.returncode = code = os.waitstatus_to_exitcode(status)
@@ -240,8 +268,7 @@ def _train(job: ArmRun, log: Path, environment: Mapping[str, str], costs: _Costs
     if code in STOPPED:
         raise KeyboardInterrupt
     if code != 0:
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-        tail = "\n".join(lines[-12:])
+        tail = "\n".join(read_text(log, errors="replace").splitlines()[-12:])
         remedy = f"the whole of it is in {log}; the same command goes on when it is corrected"
         raise UserError(Problem(f"run {job.name}", f"ended with exit code {code}", got=tail, remedy=remedy))
     _say(f"{job.name}: trained in {seconds:.0f} s")
@@ -252,7 +279,7 @@ class _Costs:
 
     def __init__(self, path: Path) -> None:
         self._path, self._lock = path, threading.Lock()
-        self._found: dict[str, dict[str, float]] = parse_json(path.read_bytes()) if path.is_file() else {}
+        self._found: dict[str, dict[str, float]] = _read_own(path, dict[str, float])
 
     def add(self, name: str, **seconds: float) -> None:
         """Add the seconds of a sitting."""

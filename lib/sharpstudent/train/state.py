@@ -87,6 +87,9 @@ class TrainState:
         earlier = {name: stored.pop(f"start_{name}", None) for name in ("auc", "accuracy")}  # before November 2026
         if stored.get("start") is None and earlier["auc"] is not None:
             stored["start"] = {name: value for name, value in earlier.items() if value is not None}
+        sums = stored.get("sums")
+        if isinstance(sums, dict) and "perturbed_loss" in sums and "ascents" not in sums:  # before the variants of SAM
+            stored["sums"] = {**sums, "ascents": sums.get("steps", 0.0)}
         try:
             return TypeAdapter(cls).validate_json(json.dumps(stored))
         except ValidationError as error:
