@@ -64,9 +64,9 @@ browser: setup
 	            else apt-get install --yes --quiet --no-install-recommends chromium >/dev/null 2>&1 && break; fi; \
 	          done && command -v chromium >/dev/null; } \
 	  || echo "no browser here, and none could be installed: the test of the report in a browser skips"
-	@if test -x $(BIN)/python && command -v npm >/dev/null && command -v chromium >/dev/null; \
+	@if command -v npm >/dev/null && command -v chromium >/dev/null && $(BIN)/python demo/check_browser.py --fetch; \
 	  then $(BIN)/python demo/check_browser.py; \
-	  else echo "an exported model in the browser is not checked: it needs make setup, npm and chromium"; fi
+	  else echo "an exported model in the browser is not checked: it needs npm, its registry, and chromium"; fi
 
 # Without a network the tools cannot be fetched, nor the database be asked: that is said, and is no failure.
 audit: setup $(TOOLS)/.installed

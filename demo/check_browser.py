@@ -140,9 +140,12 @@ def main() -> None:
     parser.add_argument("model", type=Path, nargs="?", help="a file of export_model.py --with-preprocessing")
     parser.add_argument("picture", type=Path, nargs="?", help="a picture without transparency")
     parser.add_argument("--serve", action="store_true", help="leave the page open at an address of this machine")
+    parser.add_argument("--fetch", action="store_true", help="fetch onnxruntime-web, and do no more")
     read = parser.parse_args()
     runtime = ROOT / "weights/browser"
     fetch_runtime(runtime)
+    if read.fetch:
+        return
     with tempfile.TemporaryDirectory() as place:
         folder, answers = Path(place), queue.Queue[Any]()
         for file in (PAGE, *(runtime / name for name in FILES)):

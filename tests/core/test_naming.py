@@ -131,6 +131,10 @@ PRINTING = {
     "evaluation/cost_child.py": "a number, to the parent process",
     "report/console.py": "print_line itself",
     "evaluation/renderer.py": "tables, whose names are cleaned",
+    "evaluation/ablate.py": "a table; arms have names of letters and digits",
+    "deploy/benchmark.py": "tables, whose names are cleaned",
+    "deploy/export.py": "a table of numbers",
+    "deploy/predict.py": "JSON, which escapes what a terminal would not show",
     "tasks/deepfake/evaluation/assemble.py": "tables, whose names are cleaned",
     "tasks/deepfake/prepare/describe_tables.py": "a table, into text that is printed by print_line",
 }

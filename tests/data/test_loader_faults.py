@@ -348,11 +348,15 @@ def test_a_worker_that_cannot_be_started_is_reported_and_those_that_started_are_
 
 
 def test_a_keyboard_interrupt_while_a_batch_is_waited_for_ends_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    batches = open_batches(Faulty(40, faulty_samples.block_in_a_system_call, at=4))
-    next(batches)
-    at_first_look(monkeypatch, threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start)
-    with pytest.raises(KeyboardInterrupt):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is started to ignore it
+    try:
+        batches = open_batches(Faulty(40, faulty_samples.block_in_a_system_call, at=4))
         next(batches)
+        at_first_look(monkeypatch, threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start)
+        with pytest.raises(KeyboardInterrupt):
+            next(batches)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert list_workers() == []
 
 

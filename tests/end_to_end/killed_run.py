@@ -48,18 +48,18 @@ def main(folder: Path, kills: int, seed: int, workers: int) -> None:
         ended, text = launch(workers, way, draw, seconds)
         if "Traceback" in text or "error:" in text:
             failures.append(f"launch {launches} ({way}): {text[-2000:]}")
+            break
         if ended:
             runs += 1
             failures += compare(set_aside(f"run_{runs}"), reference)
             continue
         killed += 1
         counts[way] += 1
-        if len(failures) > 5:
-            break
-    while not launch(workers, None, draw)[0]:  # the last run, to its end
-        pass
-    runs += 1
-    failures += compare(set_aside(f"run_{runs}"), reference)
+    else:
+        while not launch(workers, None, draw)[0]:  # the last run, to its end
+            pass
+        runs += 1
+        failures += compare(set_aside(f"run_{runs}"), reference)
     print(json.dumps({"killed": killed, "ways": counts, "runs": runs, "launches": launches, "failures": failures}))
 
 

@@ -23,7 +23,7 @@ from rich.console import Console
 
 from sharpstudent.core.errors import ProblemList, UserError
 from sharpstudent.core.io import write_text_atomically
-from sharpstudent.core.naming import PathHider
+from sharpstudent.core.naming import PathHider, clean_name
 from sharpstudent.core.types import Table
 from sharpstudent.deploy.command_line import BenchmarkRequest
 from sharpstudent.evaluation.command_line import EvaluationRequest
@@ -232,7 +232,7 @@ def _print(
 ) -> None:
     first = models[0].name
     timed = {
-        "model": [one.model for one in timings],
+        "model": [clean_name(one.model) for one in timings],
         "threads": [str(one.threads) for one in timings],
         "batch": [str(one.batch) for one in timings],
         "best ms": [f"{one.best_ms:.1f}" for one in timings],
@@ -242,7 +242,7 @@ def _print(
         "factor": [f"{one.factor:.1f} ({one.factor_range[0]:.1f}-{one.factor_range[1]:.1f})" for one in timings],
     }
     measured = {
-        "model": [model.name for model in models],
+        "model": [clean_name(model.name) for model in models],
         "size MB": [f"{cost.file_bytes / 1e6:.2f}" for cost in costs],
         "memory MB": ["-" if cost.memory_bytes is None else f"{cost.memory_bytes / 1e6:.1f}" for cost in costs],
         "parameters": ["-" if cost.parameters is None else f"{cost.parameters / 1e6:.2f} M" for cost in costs],

@@ -35,6 +35,7 @@ from sharpstudent.core.io import (
     write_bytes_atomically,
     write_text_atomically,
 )
+from sharpstudent.core.naming import printable
 from sharpstudent.evaluation.arms import PRESETS, Arm, Plan, build_keys, find_newest, name_seeds, read_plan
 from sharpstudent.evaluation.command_line import COMPARE, EVALUATE
 from sharpstudent.registry import find_task
@@ -151,7 +152,7 @@ def _to_sets(overrides: Sequence[str]) -> list[str]:
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)
+    print(printable(line), flush=True)
 
 
 def _write_jobs(plan: Plan, keys: Mapping[str, Any], seeds: Sequence[int], out: Path, config: Path) -> list[ArmRun]:

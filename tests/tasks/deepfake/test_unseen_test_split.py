@@ -213,7 +213,7 @@ def test_the_guard_catches_any_access_to_the_test_split(tmp_path: Path) -> None:
 def test_training_data_has_no_field_for_a_test_split() -> None:
     """A field more is a decision: it may not be one for test data."""
     assert [field.name for field in fields(TrainingData)] == ["train", "validation"]
-    assert [field.name for field in fields(FaceSplits)] == ["train", "validation", "notes", "depends_on"]
+    assert [field.name for field in fields(FaceSplits)] == ["train", "validation", "notes", "depends_on", "kinds"]
 
 
 @pytest.mark.parametrize("name", list(SOURCES))

@@ -65,7 +65,7 @@ class CheckedModel:
 
     Attributes:
         name: The name of the model in messages.
-        metrics: The metrics of the task, by name.
+        metrics: The metrics of the task that have a value, by name.
         logits: None for a task without logits.
         table: The outputs, N rows.
         task: The task, which names the metrics.
@@ -112,7 +112,7 @@ class CheckedModel:
 
     def to_json(self) -> dict[str, Any]:
         """The row of `logs/preflight.json`."""
-        metrics = {f"{PREFIX}{one}": drop_undefined(self.metrics).get(one) for one in self.task.headline_metrics}
+        metrics = {f"{PREFIX}{one}": self.metrics.get(one) for one in self.task.headline_metrics}
         statistics = {} if self.logits is None else vars(self.logits)
         return {"name": self.name, **metrics, **statistics, "calibration": self.calibration}
 
@@ -130,7 +130,7 @@ def evaluate_table(name: str, table: Table, task: Task) -> CheckedModel:
     """
     metrics = compute_metrics(task, table, task.default_metric)  # first, because it checks the table and names bad rows
     statistics = _compute_logit_statistics(table) if "logits" in table else None
-    named = {metric.removeprefix(PREFIX): value for metric, value in metrics.items()}
+    named = {metric.removeprefix(PREFIX): value for metric, value in drop_undefined(metrics).items()}
     return CheckedModel(name, named, statistics, table, task)
 
 
