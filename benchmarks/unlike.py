@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sharpstudent.core.types import InputSource
+from sharpstudent.core.types import Batch
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.data.loader import pictures_to_tensor
 from sharpstudent.deploy.familiar import open_familiar
@@ -101,8 +102,9 @@ def main() -> None:
         distances: list[float] = []
         with torch.inference_mode():
             for start in range(0, len(faces), 16):
-                batch = pictures_to_tensor(torch.from_numpy(np.stack(faces[start : start + 16])))
-                distances += familiar.measure(run_model(opened.model, {"image": batch})).tolist()
+                pictures = pictures_to_tensor(torch.from_numpy(np.stack(faces[start : start + 16])))
+                batch = Batch({"image": pictures}, rows={"id": [f"{name} {place}" for place in range(len(pictures))]})
+                distances += familiar.measure(run_model(opened.model, batch.inputs), batch).tolist()
         if distances:
             found[name] = (len(faces), round(float(np.mean(np.array(distances) > familiar.threshold)), 4))
 

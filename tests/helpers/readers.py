@@ -359,7 +359,7 @@ def read_the_swaps(path: Path) -> Any:
 def read_costs(path: Path) -> Any:
     from sharpstudent.evaluation import ablate
 
-    return ablate._read_own(path, dict[str, float])
+    return ablate._read_own(path, dict[str, dict[str, float]])
 
 
 def read_swap_settings(path: Path) -> Any:

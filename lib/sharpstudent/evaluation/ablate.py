@@ -162,7 +162,7 @@ def _write_jobs(plan: Plan, keys: Mapping[str, Any], seeds: Sequence[int], out: 
     a newer one.
     """
     starts_file = out / "starts.json"
-    starts: dict[str, str] = _read_own(starts_file, str)
+    starts: dict[str, str] = _read_own(starts_file, dict[str, str])
     jobs: list[ArmRun] = []
     for seed in seeds:
         for arm in plan.arms:
@@ -185,7 +185,7 @@ def _write_jobs(plan: Plan, keys: Mapping[str, Any], seeds: Sequence[int], out: 
 
 
 def _read_own(path: Path, kind: Any) -> dict[str, Any]:
-    """Read a JSON file of names and values of a kind that an ablation has written; {} where there is none yet.
+    """Read a JSON object of a type that an ablation has written; {} where there is none yet.
 
     Raises:
         UserError: For a file that is damaged.
@@ -193,7 +193,7 @@ def _read_own(path: Path, kind: Any) -> dict[str, Any]:
     from pydantic import TypeAdapter
 
     try:
-        return TypeAdapter(dict[str, kind]).validate_python(read_json(path), strict=True)
+        return TypeAdapter(kind).validate_python(read_json(path), strict=True)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
@@ -280,7 +280,7 @@ class _Costs:
 
     def __init__(self, path: Path) -> None:
         self._path, self._lock = path, threading.Lock()
-        self._found: dict[str, dict[str, float]] = _read_own(path, dict[str, float])
+        self._found: dict[str, dict[str, float]] = _read_own(path, dict[str, dict[str, float]])
 
     def add(self, name: str, **seconds: float) -> None:
         """Add the seconds of a sitting."""
