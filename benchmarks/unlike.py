@@ -24,8 +24,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sharpstudent.core.types import InputSource
-from sharpstudent.core.types import Batch
+from sharpstudent.core.types import Batch, InputSource
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.data.loader import pictures_to_tensor
 from sharpstudent.deploy.familiar import open_familiar
