@@ -146,6 +146,14 @@ def test_models_get_the_same_curves_together_as_each_alone():
         assert one.area + other.area == pytest.approx(1, abs=1e-12)
 
 
+def test_each_of_several_sets_has_the_curves_that_it_has_alone():
+    sets = [make_set(name="blends"), make_set(range(16, 40), name="swaps")]
+    together = measure(sets)["sharpness"]
+    alone = [curve for one in sets for curve in measure([one])["sharpness"]]
+    assert [curve.name for curve in together] == [f"{name}@{one.name}" for one in sets for name in QUICK]
+    assert [curve.points for curve in together] == [curve.points for curve in alone]
+
+
 def test_a_curve_does_not_depend_on_the_other_corruptions():
     sets = [make_set()]
     assert measure(sets, names=("noise",))["sharpness"][0] == measure(sets)["sharpness"][2]

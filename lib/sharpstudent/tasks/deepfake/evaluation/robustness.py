@@ -38,7 +38,7 @@ from sharpstudent.modalities.faces.corruptions import (
 from sharpstudent.report.console import WorkProgress
 from sharpstudent.report.results import MetricValue
 from sharpstudent.tasks.deepfake.evaluation.evaluation_set import LabelledFaceSet
-from sharpstudent.tasks.deepfake.evaluation.frames import ScoredFrames, join_frames
+from sharpstudent.tasks.deepfake.evaluation.frames import ScoredFrames
 from sharpstudent.tasks.deepfake.metrics import compute_margins
 from sharpstudent.tasks.deepfake.report.results import CorruptionCurve, CorruptionPoint
 from sharpstudent.tasks.deepfake.samples import FaceSamples, build_sample
@@ -257,9 +257,10 @@ def measure_robustness(
     say: Say,
     progress: Callable[[str, int, str], WorkProgress] = SILENT,
 ) -> dict[str, tuple[CorruptionCurve, ...]]:
-    """Measure the curves of each model over the frames of all sets together.
+    """Measure the curves of each model, of each data set by itself: fakes of unlike kinds are not pooled.
 
-    A face that cannot be read has no decision. Intervals are over people: 95 %, by bootstrap.
+    A face that cannot be read has no decision. Intervals are over people: 95 %, by bootstrap. With several sets, a
+    curve is called CORRUPTION@SET.
 
     Args:
         models: The models with unique names, on `device`: images (B, 3, S, S) -> Outputs with logits (B, 2).
@@ -283,7 +284,7 @@ def measure_robustness(
     corruptions = choose_corruptions(names, say)
     chosen = choose_faces([one.labels for one in sets], most_faces, seed=seed, say=say)
     variants = list_variants(corruptions)
-    scored: list[list[list[ScoredFrames]]] = []
+    scored: dict[str, list[list[ScoredFrames]]] = {}
     with chunk_models([model for _, model in models], image_size=image_size, device=device) as in_parts:
 
         def read(of_set: LabelledFaceSet, faces: NDArray[np.int64], tick: Callable[[], None]) -> Read:
@@ -316,13 +317,16 @@ def measure_robustness(
                 )
                 title = f"robustness: {of_set.name}, {len(corruptions)} corruptions"
                 with progress(title, len(faces), "face") as shown:
-                    scored.append(_score(of_set, faces, partial(read, tick=shown.add), say))
-    curves: dict[str, tuple[CorruptionCurve, ...]] = {}
-    with progress("robustness: curves with intervals", len(models) * len(variants), "severity") as shown:
-        for (name, _), *of_sets in zip(models, *scored, strict=True):
-            joined = [join_frames(parts) for parts in zip(*of_sets, strict=True)]
-            curves[name] = _draw_curves(corruptions, variants, joined, shown.add)
-    return curves
+                    scored[of_set.name] = _score(of_set, faces, partial(read, tick=shown.add), say)
+    with progress("robustness: curves with intervals", len(scored) * len(models) * len(variants), "severity") as shown:
+        return {
+            name: tuple(
+                curve if len(sets) == 1 else curve.model_copy(update={"name": f"{curve.name}@{of_set}"})
+                for of_set, of_models in scored.items()
+                for curve in _draw_curves(corruptions, variants, of_models[number], shown.add)
+            )
+            for number, (name, _) in enumerate(models)
+        }
 
 
 def compute_area(values: Sequence[float]) -> float:

@@ -29,8 +29,6 @@ from sharpstudent.report.text import format_p_value
 from sharpstudent.tasks.deepfake.report.report_sets import CHANCE, GROUP, ReportSet, describe_auc
 from sharpstudent.tasks.deepfake.report.results import (
     CalibrationResult,
-    CorruptionCurve,
-    CorruptionPoint,
     ModelResult,
 )
 from sharpstudent.tasks.deepfake.report.words import name_corruption
@@ -133,24 +131,25 @@ def describe_kinds(model: ModelResult, sets: Sequence[ReportSet]) -> list[ModelF
 
 
 def describe_robustness(model: ModelResult) -> list[ModelFinding]:
-    """Name the corruption and severity with the lowest frame AUC, beside the AUC on clean pictures."""
-    worst: tuple[CorruptionCurve, CorruptionPoint] | None = None
-    lowest = float("inf")
-    for curve in model.robustness:
-        for point in curve.points[1:]:  # the first one is no corruption at all
-            if point.auc.value is not None and point.auc.value < lowest:
-                lowest, worst = point.auc.value, (curve, point)
-    if worst is None:
+    """Name the corruption and severity that cost most frame AUC, beside the AUC on clean pictures of the same set."""
+    found = [
+        (curve, point, curve.points[0].auc.value - point.auc.value)
+        for curve in model.robustness
+        for point in curve.points[1:]  # the first one is no corruption at all
+        if point.auc.value is not None and curve.points[0].auc.value is not None
+    ]
+    if not found:
         return []
-    curve, point = worst
+    harmful = [one for one in found if _is_apart(one[1].auc, one[0].points[0].auc)]
+    curve, point, _ = max(harmful or found, key=lambda one: one[2])
     without = curve.points[0].auc
-    where = f"{clean_name(name_corruption(curve.name))} at {clean_name(point.label)}"
-    tried = f"of {len(model.robustness)} corruption{'s' if len(model.robustness) > 1 else ''} tried"
+    base, _, part = curve.name.partition("@")
+    where = f"{clean_name(name_corruption(base))} at {clean_name(point.label)}"
+    count = len({one.name.partition("@")[0] for one in model.robustness})
+    tried = f"of {count} corruption{'s' if count > 1 else ''} tried{f' on {clean_name(part)}' if part else ''}"
     ends = f"frame AUC {describe_auc(point.auc)}, against {describe_auc(without)} on clean pictures"
     if not _is_apart(point.auc, without):
-        text = (
-            f"Does any corruption harm {clean_name(model.name)}? Inconclusive, the lowest {tried} is {where}: {ends}."
-        )
+        text = f"Does any corruption harm {clean_name(model.name)}? Inconclusive, the worst {tried} is {where}: {ends}."
         return [ModelFinding(text, limits=False)]
     chance = " There it is not shown to be better than chance." if find_side(point.auc, CHANCE) in NOT_SHOWN else ""
     text = f"{where} harms {clean_name(model.name)} most {tried}: {ends}.{chance}"

@@ -134,7 +134,7 @@ class CorruptionCurve(Plain):
     """The AUC under one corruption at rising severities, the first of them none at all (K,).
 
     Attributes:
-        name: The name of the corruption.
+        name: The name of the corruption; `NAME@SET` where several data sets were evaluated.
         unit: The unit of the severities.
         points: The points of the curve (K,).
         area: The mean AUC along the curve in 0..1, by the trapezoid rule over equally spaced severities.

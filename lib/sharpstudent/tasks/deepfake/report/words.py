@@ -152,9 +152,11 @@ def find_least(aucs: Iterable[float | None]) -> float:
 
 
 def name_corruption(name: str) -> str:
-    """Name a corruption for readers: `jpeg` gives "JPEG", `crop_jitter` "Crop jitter"."""
-    plain = name.replace("_", " ")
-    return {"jpeg": "JPEG", "h264": "H.264"}.get(plain, plain[:1].upper() + plain[1:])
+    """Name a corruption for readers: `jpeg` gives "JPEG", `crop_jitter@swaps` "Crop jitter, swaps"."""
+    base, _, part = name.partition("@")
+    plain = base.replace("_", " ")
+    title = {"jpeg": "JPEG", "h264": "H.264"}.get(plain, plain[:1].upper() + plain[1:])
+    return f"{title}, {part}" if part else title
 
 
 def name_severities(curve: CorruptionCurve) -> list[str]:
