@@ -76,19 +76,24 @@ def launch(workers: int, way: str | None, draw: random.Random, seconds: float = 
         elif way == "passes":
             die_between_passes(draw.randint(1, 12))
         os._exit(run_script(workers, log))
+    status: int | None = None
     if way == "clock":
         end = time.monotonic() + delay
-        while time.monotonic() < end:
-            if os.waitpid(child, os.WNOHANG)[0]:
-                return True, log.read_text()
+        while status is None and time.monotonic() < end:
+            pid, found = os.waitpid(child, os.WNOHANG)
+            status = found if pid else None
             time.sleep(0.002)
-        os.killpg(child, signal.SIGKILL)
-    status = os.waitpid(child, 0)[1]
+        if status is None:
+            os.killpg(child, signal.SIGKILL)
+    if status is None:
+        status = os.waitpid(child, 0)[1]
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)  # loader processes of a launch that killed itself
-    if not os.WIFSIGNALED(status) and os.WEXITSTATUS(status) != 0:
-        return True, f"error: exit code {os.WEXITSTATUS(status)}\n{log.read_text()}"
-    return not os.WIFSIGNALED(status), log.read_text()
+    code = os.waitstatus_to_exitcode(status)
+    text = log.read_text()
+    if code not in (0, -signal.SIGKILL):
+        return True, f"error: exit code {code}\n{text}"
+    return code == 0, text
 
 
 def run_script(workers: int, log: Path) -> int:
