@@ -14,7 +14,7 @@ from sharpstudent.core.types import Table
 from sharpstudent.evaluation.tables import compute_tables
 from sharpstudent.models.vision import build_classifier
 from sharpstudent.tasks.deepfake.samples import BlendedPairs
-from sharpstudent.tasks.deepfake.sources.face import Face
+from sharpstudent.tasks.deepfake.sources.face import Face, find_copies
 from sharpstudent.tasks.deepfake.sources.face_crops import FaceCrops
 from sharpstudent.tasks.deepfake.task import DeepfakeTask
 from torch import nn
@@ -57,15 +57,19 @@ def find_run(pattern: str) -> Path:
     return found[-1]
 
 
+def list_faces(split: str, image_size: int) -> list[Face]:
+    """The real faces of a split, as crops; a picture that is there twice, under two names, is one face."""
+    with open(FACES, newline="", encoding="utf-8") as file:
+        people = {FACES.parent / row["path"]: row["person"] for row in csv.DictReader(file) if row["split"] == split}
+    copies = {path for same in find_copies(people) for path in same[1:]}
+    crops = FaceCrops(image_size=image_size).prepare([path for path in people if path not in copies])
+    return [Face(str(path), str(path), people[path], 0, crop.load) for path, crop in crops.items()]
+
+
 def score_people(trained: Trained, split: str, *, num_workers: int = 2) -> Table:
     """Logits on each real face of a split and on `BLENDS` self-blended fakes of it."""
     image_size = int(trained.about["image_size"])
-    with open(FACES, newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["split"] == split]
-    people = {FACES.parent / row["path"]: row["person"] for row in rows}
-    crops = FaceCrops(image_size=image_size).prepare(list(people))
-    faces = [Face(str(path), str(path), people[path], 0, crop.load) for path, crop in crops.items()]
-    source = BlendedPairs(faces, image_size=image_size, train=False, times=BLENDS)
+    source = BlendedPairs(list_faces(split, image_size), image_size=image_size, train=False, times=BLENDS)
     source.seed = SEED
     task = DeepfakeTask(facts={"image_size": image_size})
     (table,), _ = compute_tables(

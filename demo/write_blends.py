@@ -7,7 +7,6 @@ Nobody in it was used for training, tuning or selection. The blends are those of
 
 from __future__ import annotations
 
-import csv
 import shutil
 import sys
 from pathlib import Path
@@ -21,11 +20,9 @@ from sharpstudent.core.errors import exit_codes
 from sharpstudent.core.io import write_bytes_atomically, write_text_atomically
 from sharpstudent.core.random import build_generator
 from sharpstudent.tasks.deepfake.samples import BlendedPairs
-from sharpstudent.tasks.deepfake.sources.face import Face
-from sharpstudent.tasks.deepfake.sources.face_crops import FaceCrops
 from sharpstudent.tasks.deepfake.task import BLEND
 
-from demo.measure import BLENDS, FACES, SEED
+from demo.measure import BLENDS, SEED, list_faces
 
 FOLDER = Path("data/demo/blends")
 TABLE = FOLDER / "blends.csv"
@@ -34,11 +31,7 @@ CONFIG = Path("configs/demo.json")
 
 def main() -> None:
     image_size = int(read_config_file(CONFIG)["image_size"])
-    with open(FACES, newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
-    people = {FACES.parent / row["path"]: row["person"] for row in rows}
-    crops = FaceCrops(image_size=image_size).prepare(list(people))
-    faces = [Face(str(path), str(path), people[path], 0, crop.load) for path, crop in crops.items()]
+    faces = list_faces("test", image_size)
     shutil.rmtree(FOLDER, ignore_errors=True)  # of an earlier version, which wrote the real face with every blend
     lines = ["path,label,person,manipulation"]
     pairs = BlendedPairs(faces, image_size=image_size, train=False, times=BLENDS)
@@ -51,7 +44,8 @@ def main() -> None:
             _write(FOLDER / place, image)
             lines.append(f"{place.as_posix()},{place.parts[0]},{faces[face].identity},{BLEND if label else ''}")
     write_text_atomically(TABLE, "\n".join([*lines, ""]))
-    print(f"{FOLDER}: {len(faces)} faces of {len(set(people.values()))} test people, and {BLENDS} blends of each")
+    people = {face.identity for face in faces}
+    print(f"{FOLDER}: {len(faces)} faces of {len(people)} test people, and {BLENDS} blends of each")
 
 
 def _write(path: Path, image: np.ndarray) -> None:
