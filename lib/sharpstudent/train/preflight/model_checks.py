@@ -112,7 +112,7 @@ class CheckedModel:
 
     def to_json(self) -> dict[str, Any]:
         """The row of `logs/preflight.json`."""
-        metrics = {f"{PREFIX}{one}": self.metrics.get(one) for one in self.task.headline_metrics}
+        metrics = {f"{PREFIX}{one}": drop_undefined(self.metrics).get(one) for one in self.task.headline_metrics}
         statistics = {} if self.logits is None else vars(self.logits)
         return {"name": self.name, **metrics, **statistics, "calibration": self.calibration}
 
