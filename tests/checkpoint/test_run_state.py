@@ -143,3 +143,16 @@ def test_another_error_of_the_restoring_is_raised_and_leaves_the_folder_as_it_wa
     with pytest.raises(UserError, match="another model"):
         load_run_state(tmp_path, restore)
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("kind", ["of the save before", "missing"])
+def test_a_json_that_a_kill_kept_from_being_written_is_written_on_the_resume(tmp_path: Path, kind: str) -> None:
+    save(tmp_path, 1)
+    record = tmp_path / "last.pth.json"
+    before = record.read_bytes()
+    save(tmp_path, 2)
+    right = record.read_bytes()
+    record.unlink() if kind == "missing" else record.write_bytes(before)
+    assert load_state(tmp_path)[0].about == {"step": 2}
+    assert record.read_bytes() == right
+    assert load_checkpoint(tmp_path / "last.pth").notes == ()

@@ -43,6 +43,7 @@ from sharpstudent.core.archive import (
     compute_contents,
     load_plain,
     path_of_json,
+    read_record,
     seal_safetensors,
     verify,
 )
@@ -97,14 +98,19 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Any], *, about: Mapping[st
     buffer = io.BytesIO()
     torch.save({**tensors, ABOUT_KEY: about_text}, buffer)
     _refuse_unreadable(path, buffer)
+    write_bytes_atomically(path, buffer.getbuffer())
+    _write_record(path, buffer, json.loads(about_text))
+
+
+def _write_record(path: Path, content: io.BytesIO, about: Mapping[str, Any]) -> None:
+    """Write the JSON beside a checkpoint whose bytes are `content`."""
     record = {
         "format": FORMAT,
-        "sha256": hashlib.sha256(buffer.getbuffer()).hexdigest(),
-        "bytes": buffer.getbuffer().nbytes,
-        "contents": compute_contents(buffer),
-        "about": json.loads(about_text),
+        "sha256": hashlib.sha256(content.getbuffer()).hexdigest(),
+        "bytes": content.getbuffer().nbytes,
+        "contents": compute_contents(content),
+        "about": about,
     }
-    write_bytes_atomically(path, buffer.getbuffer())
     write_text_atomically(path_of_json(path), json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -259,7 +265,8 @@ def load_run_state(folder: Path, restore: Callable[[Checkpoint], T]) -> tuple[T,
     """Restore a run from `last.pth`, or from `last_previous.pth` where the last is missing, damaged or malformed.
 
     A `last.pth` that could not be used is renamed, so that the next save neither overwrites it nor makes it the save
-    before.
+    before. Where the JSON beside the file is missing or belongs to another save, it is written again: a run that was
+    killed between the two files of its very last save has no later save to do so.
 
     Args:
         folder: The folder of both files.
@@ -290,6 +297,8 @@ def load_run_state(folder: Path, restore: Callable[[Checkpoint], T]) -> tuple[T,
         except UnusableStateError as error:
             problems += error.problems
             continue
+        if state.notes or read_record(path) is None:
+            _write_record(path, io.BytesIO(path.read_bytes()), state.about)
         return restored, (*_set_aside_last(last, problems), *state.notes)
     if not os.path.lexists(previous):
         problems = problems[:1]
