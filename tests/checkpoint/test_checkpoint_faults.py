@@ -11,6 +11,7 @@ import torch
 from sharpstudent.checkpoint import store
 from sharpstudent.checkpoint.store import load_checkpoint, load_run_state, save_checkpoint, save_run_state
 from sharpstudent.core.errors import UserError
+from small_disk import small_disk
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = ["checkpoint", "run_state", "best"]
@@ -102,18 +103,9 @@ def test_a_file_that_cannot_grow_leaves_the_old_state_and_names_the_bytes_needed
 
 
 def test_a_full_disk_leaves_the_old_state_and_names_the_bytes_needed(tmp_path: Path) -> None:
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)]
-    try:
-        mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError as error:
-        pytest.skip(f"no mount program: {error}")
-    if mounted.returncode != 0:
-        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
-    try:
-        save_run_state(tmp_path, tensors={"model": {"w": torch.zeros(10)}}, progress={"epoch": 1})
-        check_old_state_survives(tmp_path, 0)
-    finally:
-        subprocess.run(["umount", str(tmp_path)], check=True)
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        save_run_state(disk, tensors={"model": {"w": torch.zeros(10)}}, progress={"epoch": 1})
+        check_old_state_survives(disk, 0)
 
 
 @pytest.mark.parametrize("folder", ["a_file", "/proc"])

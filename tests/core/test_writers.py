@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import ast
 import builtins
-import contextlib
 import errno
 import os
 import re
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from sharpstudent.core.errors import UserError
 from sharpstudent.core.io import append_text, lock_folder, make_folder, write_bytes_atomically, write_text_atomically
 from sharpstudent.report.logs import LossesLog, MetricsFile
 from sharpstudent.report.tensorboard import TensorBoardLog
+from small_disk import small_disk
 
 PACKAGE = Path(__file__).resolve().parents[2] / "lib" / "sharpstudent"
 WRITING = {"write_text", "write_bytes", "savefig", "imwrite", "mkdir"}
@@ -205,25 +204,8 @@ def test_a_quota_that_is_reached_while_a_file_is_written_is_treated_like_a_full_
     write(folder)
 
 
-@contextlib.contextmanager
-def few_files(folder: Path, count: int) -> Iterator[Path]:
-    """A disk of 8 MB that takes `count` files, mounted at `folder`."""
-    folder.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", f"size=8m,nr_inodes={count}", "tmpfs", str(folder)]
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
-    except OSError as error:
-        pytest.skip(f"no mount program: {error}")
-    if done.returncode != 0:
-        pytest.skip(f"a small disk cannot be mounted here: {done.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
 def test_a_disk_that_takes_no_file_more_is_told_from_one_without_bytes(tmp_path: Path) -> None:
-    with few_files(tmp_path / "disk", 8) as disk:
+    with small_disk(tmp_path / "disk", "8m", files=8) as disk:
         number = 0
         while io.find_free_files(disk):
             (disk / f"filler_{number}").touch()
@@ -240,7 +222,7 @@ def test_a_run_is_refused_before_anything_is_written_where_the_disk_takes_too_fe
     from sharpstudent.checkpoint.disk_space import check_disk_space
 
     with (
-        few_files(tmp_path / "disk", 50) as disk,
+        small_disk(tmp_path / "disk", "8m", files=50) as disk,
         pytest.raises(UserError, match=r"no numbers \(inodes\) left for the files of a run"),
     ):
         check_disk_space(disk / "output", {"w": torch.ones(3)}, optimizer_copies=1, keep_best=5, resumed=False)

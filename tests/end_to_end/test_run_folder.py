@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from small_disk import small_disk
 from workplace import STAGE_1, TINY, Ended, Workplace, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -115,25 +116,6 @@ def fail_before(patch: pytest.MonkeyPatch, writer: str, fault: Fault) -> list[st
     return happened
 
 
-@contextlib.contextmanager
-def small_disk(folder: Path, megabytes: int = 24) -> Iterator[Path]:
-    """A disk of that size, mounted at `folder`; skips the test with the reason where that is not possible."""
-    folder.mkdir()
-    try:
-        done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-    except OSError as error:
-        pytest.skip(f"no mount program: {error}")
-    if done.returncode != 0:
-        pytest.skip(f"a small disk cannot be mounted here: {done.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
 def fill(folder: Path) -> None:
     """To the last byte."""
     with open(folder / "filler", "wb", buffering=0) as file, contextlib.suppress(OSError):
@@ -215,7 +197,7 @@ def test_a_full_disk_before_the_config_is_stored_leaves_a_folder_that_resume_ign
 
 
 def test_a_disk_without_room_for_the_first_saves_is_refused_before_anything_is_written(tiny: Workplace) -> None:
-    with small_disk(tiny / "output", megabytes=2) as disk:
+    with small_disk(tiny / "output", "2m") as disk:
         assert_refused(tiny.call(*START), "output: there is no space for the first saves", "bytes free", "output_root")
         assert list(disk.iterdir()) == []
 

@@ -9,6 +9,7 @@ Steps count from 0 within an epoch and epochs from 1, as in `sharpstudent.core.s
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -52,7 +53,7 @@ def format_duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-class Display:
+class Display(ABC):
     """Shows text that changes while something goes on; use it as a context manager.
 
     Subclasses say what to draw, and call `_draw_if_due` when something has changed.
@@ -94,13 +95,13 @@ class Display:
             self._draw(self._clock())
             self._live.stop()
 
+    @abstractmethod
     def _render(self, now: float, width: int) -> RenderableType:
         """Render what a terminal of `width` columns shows at the time `now`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _describe(self, now: float) -> str:
         """Say in a plain line what is done at the time `now`."""
-        raise NotImplementedError
 
     def _draw_if_due(self) -> None:
         now = self._clock()

@@ -6,7 +6,6 @@ import errno
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from in_process_pool import InProcessPool
 from sharpstudent.core.errors import UserError
 from sharpstudent.tasks.deepfake.dataset.manifest import Manifest
 from sharpstudent.tasks.deepfake.dataset.shards import check_shard
+from small_disk import small_disk
 from text_clips import prepare, read_all, write_clips, write_many
 
 
@@ -29,35 +29,24 @@ def source(tmp_path: Path) -> Path:
     return write_many(tmp_path / "source", 8)
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 100 kB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(disk)]
-    if sys.platform != "linux" or os.geteuid() or subprocess.run(words, capture_output=True).returncode:
-        pytest.skip("mounting a small disk needs Linux and its administrator")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
-
-
 def read_faces(dest: Path) -> dict[str, bytes]:
     manifest = Manifest.open(dest / "manifest.arrow")
     return {f"{row.clip_id} {row.frame_index}": manifest.read_crop_of(row) for row in manifest}
 
 
-def test_a_full_disk_stops_with_path_and_bytes_and_the_same_command_goes_on(source: Path, small_disk: Path) -> None:
-    dest = small_disk / "set"
-    with pytest.raises(UserError, match=r"(No space left|full)(?s:.*)bytes free"):
-        prepare(source, dest)
-    finished = sorted(path.name for path in (dest / "parts").glob("*.arrow"))
-    assert 0 < len(finished) < 8
-    assert not (dest / "manifest.arrow").exists()
-    subprocess.run(["mount", "-o", "remount,size=2m", str(small_disk)], check=True)
-    _, text = prepare(source, dest)
-    assert f"{len(finished)} clips are finished already" in text
-    prepare(source, source.parent / "fresh")
-    assert read_all(dest) == read_all(source.parent / "fresh")
+def test_a_full_disk_stops_with_path_and_bytes_and_the_same_command_goes_on(source: Path, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "100k") as disk:
+        dest = disk / "set"
+        with pytest.raises(UserError, match=r"(No space left|full)(?s:.*)bytes free"):
+            prepare(source, dest)
+        finished = sorted(path.name for path in (dest / "parts").glob("*.arrow"))
+        assert 0 < len(finished) < 8
+        assert not (dest / "manifest.arrow").exists()
+        subprocess.run(["mount", "-o", "remount,size=2m", str(disk)], check=True)
+        _, text = prepare(source, dest)
+        assert f"{len(finished)} clips are finished already" in text
+        prepare(source, source.parent / "fresh")
+        assert read_all(dest) == read_all(source.parent / "fresh")
 
 
 @pytest.mark.parametrize("at", range(1, 30, 4))
