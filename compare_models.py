@@ -2,6 +2,7 @@
 
 python compare_models.py --teacher weights/FFc23.tar --before output/FIRST --distilled output/SECOND --data data/mine
 python compare_models.py ablate configs/config_SBI.json --preset terms
+python compare_models.py check output/RUN
 """
 
 from __future__ import annotations
@@ -13,11 +14,15 @@ from sharpstudent.evaluation.command_line import COMPARE, parse_command_line
 
 
 def main() -> None:
-    """Run the comparison that the command line asks for, or train what is to be compared (`ablate`)."""
+    """Compare models, train what is to be compared (`ablate`), or look at a run (`check`)."""
     if sys.argv[1:2] == ["ablate"]:
         from sharpstudent.evaluation.ablate import main as ablate
 
         return ablate(sys.argv[2:])
+    if sys.argv[1:2] == ["check"]:
+        from sharpstudent.train.advice import main as check
+
+        return check(sys.argv[2:])
     renderer, request = parse_command_line(sys.argv[1:], script=COMPARE)
 
     # torch is imported only now: a mistake in the command line costs no seconds.

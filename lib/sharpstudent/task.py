@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sharpstudent.config.run_config import TaskSection
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = [
+    "Advice",
     "Answer",
     "Batch",
     "ClassificationTask",
@@ -53,6 +54,21 @@ __all__ = [
     "make_mean_metric",
     "plural",
 ]
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What is likely wrong with a run.
+
+    Attributes:
+        what: What it is.
+        evidence: The numbers that show it.
+        remedy: What to do.
+    """
+
+    what: str
+    evidence: str
+    remedy: str
 
 
 class Task(ABC):
@@ -234,6 +250,18 @@ class Task(ABC):
 
         Returns:
             Sentences for the log.
+        """
+        return []
+
+    @classmethod
+    def advise(cls, rows: Sequence[Mapping[str, Any]]) -> list[Advice]:
+        """Find what is wrong with a run beyond what `compare_models.py check RUN` finds in every task's.
+
+        Args:
+            rows: Those of the run's `metrics.csv`, one an epoch.
+
+        Returns:
+            What was found; a healthy run has nothing.
         """
         return []
 

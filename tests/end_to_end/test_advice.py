@@ -176,6 +176,7 @@ NO_ADVICE = {
     "--preset",
     "python {} ablate --help",
     "python {} ablate CONFIG [options]",
+    "python {} check RUN",
     "--replay {}",
     "--before",
     "--distilled",
