@@ -7,6 +7,7 @@ A new function that opens a file needs a row here, or a place in the row that co
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import tarfile
 from collections.abc import Callable
@@ -581,7 +582,46 @@ def read_journal(path: Path) -> Any:
     return [None if one is None else one.model_dump() for one in found]
 
 
+# --- Small pictures -------------------------------------------------------------------------------------------------
+
+
+def make_digits(folder: Path) -> Path:
+    path = folder / "digits.csv.gz"
+    path.write_bytes(gzip.compress(b"\n".join(b",".join([b"7"] * 784 + [label]) for label in (b"3", b"4"))))
+    return path
+
+
+def read_the_digits(path: Path) -> Any:
+    from sharpstudent.tasks.tokens.small_pictures import read_digits
+
+    return read_digits(path).tolist()
+
+
+def make_idx(folder: Path) -> Path:
+    (folder / "t10k-labels-idx1-ubyte").write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 4, 1, 2, 3, 4]))
+    return folder / "t10k-labels-idx1-ubyte"
+
+
+def read_the_idx(path: Path) -> Any:
+    from sharpstudent.tasks.tokens.small_pictures import read_idx
+
+    return read_idx(path, 1).tolist()
+
+
+def read_a_small_picture(path: Path) -> Any:
+    from sharpstudent.tasks.tokens.small_pictures import read_picture
+
+    return read_picture(path).tolist()
+
+
 READERS: dict[str, Reader] = {
+    "table of digits": Reader(
+        make_digits, read_the_digits, ("tasks/tokens/small_pictures.py:read_digits",), is_verified=True, flips=20
+    ),
+    "IDX file": Reader(make_idx, read_the_idx, ("tasks/tokens/small_pictures.py:_read_bytes",), flips=20),
+    "small picture": Reader(
+        make_picture, read_a_small_picture, ("tasks/tokens/small_pictures.py:_read_bytes",), flips=20
+    ),
     "arrays to predict from": Reader(make_arrays, read_input_arrays, ("data/arrays.py:read_arrays",)),
     "what is ordinary for a model": Reader(
         make_reference, read_stored_reference, ("deploy/familiar.py:read_reference",), is_verified=True

@@ -1,0 +1,180 @@
+"""Layers of differentiable Tsetlin machines: conjunctions of literals (clauses) that vote for outputs.
+
+A clause has a mask p over the features and a mask pbar over their negations, 1 where the literal is part of the clause:
+
+    clause = exp(-clamp(scale * sum over features of [p (1 - x) + pbar x], 0, 10))
+    output = (clauses + bias) votes
+
+It is 1 where every literal of the clause holds, and falls with each one that does not. A mask is hard going forward and
+a sigmoid going backward (straight-through: Bengio, Leonard, Courville 2013, "Estimating or Propagating Gradients
+Through Stochastic Neurons"): `soft + (hard - soft).detach()`.
+
+The machine of Granmo 2018, "The Tsetlin Machine", learns by reinforcement, not by gradients. Half of the clauses are
+kept in banks called positive, half in banks called negative; what a clause speaks for is the sign of its votes.
+
+Legend: R rows, N tokens, F features, C clauses, K outputs.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Literals = Literal["binary", "soft"]
+MOST_MISSING = 10.0  # the largest exponent: a clause is never exactly 0
+BINARY_SCALE = 0.25  # of the sum over features with binary literals: four that fail leave 1 / e
+SOFT_SCALE = 4.0  # divided by F, with soft literals
+BINARY_BIAS = -0.35  # of a clause at the start, with binary literals: about minus its mean
+DENSITY = (-0.2, 0.1)  # mean and standard deviation of the logits at the start, binary literals: about 2 % included
+
+
+def straight_through(soft: Tensor) -> Tensor:
+    """Round values of 0..1 to 0 or 1, with the gradient of the values themselves."""
+    return soft + ((soft > 0.5).to(soft.dtype) - soft).detach()
+
+
+class UsageMeter(nn.BatchNorm1d):
+    """Running mean and variance of values per unit (a clause, an attention head), kept with the weights.
+
+    It is a BatchNorm of which only the statistics are used, so that the second pass of SAM, a rollback, an average of
+    weights and a resumed run treat it as they treat every other running statistic.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, units: int) -> None:
+        """Build a meter of this many units."""
+        super().__init__(units, affine=False)
+        self.reset_running_stats()
+
+    def reset_running_stats(self) -> None:
+        """Begin with equal usage of all units."""
+        super().reset_running_stats()
+        self.running_mean.fill_(1.0)
+
+    def forward(self, values: Tensor) -> Tensor:  # type: ignore[override]
+        """Take values (rows, units) into the statistics while training, and return them as they are."""
+        if self.training and self.track_running_stats and len(values) > 1:
+            with torch.no_grad():
+                rate = 0.1 if self.momentum is None else self.momentum
+                seen = values.detach().to(self.running_mean.dtype)
+                self.running_mean.lerp_(seen.mean(0), rate)
+                self.running_var.lerp_(seen.var(0), rate)
+        return values
+
+
+class FuzzyPatternTM(nn.Module):
+    """C clauses over F features that vote for K outputs: (..., F) -> (..., K).
+
+    Attributes:
+        is_hard: Whether masks (and binary literals) are rounded; the soft form is for tests and comparisons.
+        last_clauses: The clauses of the last forward (..., C).
+    """
+
+    def __init__(self, features: int, clauses: int, outputs: int, literals: Literals = "binary") -> None:
+        """Build the layer.
+
+        Args:
+            features: F.
+            clauses: C, divisible by two.
+            outputs: K.
+            literals: `binary`: inputs are rounded, straight-through; `soft`: values of 0..1 are taken as they are.
+
+        Raises:
+            ValueError: For an odd number of clauses.
+        """
+        super().__init__()
+        if clauses % 2 or clauses < 2:
+            raise ValueError(f"a number of clauses must be even, half of them in each bank, got {clauses}")
+        self.literals: Literals = literals
+        self.is_hard = True
+        mean, deviation = DENSITY if literals == "binary" else (0.0, 0.5)
+        shape = (clauses // 2, features)
+        self.ta_pos = nn.Parameter(torch.empty(shape).normal_(mean, deviation))
+        self.ta_pos_inv = nn.Parameter(torch.empty(shape).normal_(mean, deviation))
+        self.ta_neg = nn.Parameter(torch.empty(shape).normal_(mean, deviation))
+        self.ta_neg_inv = nn.Parameter(torch.empty(shape).normal_(mean, deviation))
+        self.clause_bias = nn.Parameter(torch.full((clauses,), BINARY_BIAS if literals == "binary" else 0.0))
+        self.voting = nn.Parameter(torch.empty(clauses, outputs).normal_(0.0, 1.0 / math.sqrt(clauses)))
+        self.scale = BINARY_SCALE if literals == "binary" else SOFT_SCALE / features
+        self.usage = UsageMeter(clauses)
+
+    def masks(self) -> tuple[Tensor, Tensor]:
+        """Compute the masks of features and of negated features, (C, F) each."""
+        plain = torch.cat([self.ta_pos, self.ta_neg]).sigmoid()
+        negated = torch.cat([self.ta_pos_inv, self.ta_neg_inv]).sigmoid()
+        return (straight_through(plain), straight_through(negated)) if self.is_hard else (plain, negated)
+
+    def evaluate_clauses(self, inputs: Tensor) -> Tensor:
+        """Compute the clauses (..., C) of features (..., F) in 0..1."""
+        literals = straight_through(inputs) if self.literals == "binary" and self.is_hard else inputs
+        plain, negated = self.masks()
+        # sum of p (1 - x) + pbar x = sum p + x (pbar - p): one matrix product.
+        missing = plain.sum(1) + literals @ (negated - plain).T
+        return torch.exp(-(self.scale * missing).clamp(0.0, MOST_MISSING))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Let the clauses vote: (..., F) in 0..1 -> (..., K)."""
+        clauses = self.evaluate_clauses(inputs)
+        self.usage(clauses.flatten(0, -2))
+        self.last_clauses = clauses
+        return (clauses + self.clause_bias) @ self.voting
+
+    @torch.no_grad()
+    def count_dead(self, least_deviation: float = 1e-3) -> int:
+        """Count the clauses that hardly vary over training inputs: they tell nothing apart."""
+        return int((self.usage.running_var.sqrt() < least_deviation).sum())
+
+
+class DeepTM(nn.Module):
+    """A hidden machine with residual and norm, then a machine for the outputs: (..., F) -> (..., K)."""
+
+    def __init__(self, features: int, clauses: int, outputs: int, literals: Literals = "binary") -> None:
+        super().__init__()
+        self.hidden = FuzzyPatternTM(features, clauses, features, literals)
+        self.norm = nn.LayerNorm(features)
+        self.classifier = FuzzyPatternTM(features, clauses, outputs, literals)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Let both machines vote, one after the other."""
+        return self.classifier(self.norm(inputs + self.hidden(inputs)).sigmoid())
+
+    @property
+    def last_clauses(self) -> Tensor:
+        """The clauses of the machine that votes for the outputs, in the last forward."""
+        return self.classifier.last_clauses
+
+
+class TMFeedForward(nn.Module):
+    """In the place of a transformer's feed-forward: norm, linear, GELU, machine, dropout: (R, N, D) -> (R, N, D).
+
+    What the machine reads is mapped to 0..1 by a sigmoid: of the value before GELU with binary literals (true where it
+    is above 0), and of GELU's output with soft ones, where it never falls below 0.457.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        clauses: int,
+        *,
+        backend: Literal["ste", "deeptm"] = "ste",
+        literals: Literals = "binary",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.proj = nn.Linear(width, hidden)
+        self.core = {"ste": FuzzyPatternTM, "deeptm": DeepTM}[backend](hidden, clauses, width, literals)
+        self.dropout = nn.Dropout(dropout)
+        self.literals = literals
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Compute the update of the tokens."""
+        values = self.proj(self.norm(tokens))
+        values = values if self.literals == "binary" else nn.functional.gelu(values)
+        return self.dropout(self.core(values.sigmoid()))
