@@ -36,10 +36,10 @@ class Row:
         return [item for item in self.shown if not item.startswith("tests/")]
 
 
-def read_rows() -> list[Row]:
+def read_rows(starts: tuple[str, ...] = ("D-",)) -> list[Row]:
     rows: list[Row] = []
     for line in PAGE.read_text(encoding="utf-8").splitlines():
-        if line.startswith("| D-"):
+        if line.startswith(tuple(f"| {start}" for start in starts)):
             number, promise, status, text = (cell.strip() for cell in line.strip("|").split("|"))
             rows.append(Row(number, promise, status, tuple(re.findall(r"`([^`]+)`", text)), text))
     return rows
@@ -116,3 +116,14 @@ def test_every_test_that_another_page_names_is_there() -> None:
         file, _, name = item.partition("::")
         assert (ROOT / file).is_file(), item
         assert not name or name in list_tests(ROOT / file), item
+
+
+def test_every_row_about_token_transformers_has_a_known_status_and_tests_that_are_there() -> None:
+    rows = read_rows(("T-", "O-"))
+    assert rows
+    for row in rows:
+        assert row.status in STATUSES, row.number
+        assert row.tests, row.number
+        for node in row.tests:
+            path, name = node.split("::")
+            assert name in list_tests(ROOT / path), node
