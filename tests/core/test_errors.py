@@ -154,7 +154,7 @@ def run_unread(script: str, *words: str) -> tuple[int, str]:
     command = [sys.executable, *words, "-c", script]
     with subprocess.Popen(command, stdout=write, stderr=subprocess.PIPE, **PLACE) as process:
         os.close(write)
-        return process.wait(60), process.communicate(timeout=60)[1]
+        return process.wait(60), process.communicate(timeout=400)[1]
 
 
 WAYS = {
@@ -204,7 +204,7 @@ def test_a_broken_pipe_of_anything_else_keeps_its_traceback(words: tuple[str, ..
         "    print('before')\n    r, w = os.pipe()\n"
         "    os.close(r)\n    os.write(w, b'x')"
     )
-    done = subprocess.run([sys.executable, *words, "-c", script], capture_output=True, check=False, timeout=60, **PLACE)
+    done = subprocess.run([sys.executable, *words, "-c", script], capture_output=True, check=False, timeout=99, **PLACE)
     assert (done.returncode, done.stdout) == (1, "before\n")
     assert "Traceback" in done.stderr
     assert "BrokenPipeError" in done.stderr
@@ -216,7 +216,7 @@ def test_the_first_line_alone_may_be_read(option: str) -> None:
     command = (
         f'"{sys.executable}" main_distillation.py configs/config_SBI.json {option} | true; exit ${{PIPESTATUS[0]}}'
     )
-    done = subprocess.run(["bash", "-c", command], capture_output=True, check=False, timeout=60, **PLACE)
+    done = subprocess.run(["bash", "-c", command], capture_output=True, check=False, timeout=400, **PLACE)
     assert (done.returncode, done.stderr) == (141, "")
 
 

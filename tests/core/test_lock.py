@@ -90,12 +90,12 @@ def test_a_process_that_is_refused_says_so_and_exits_2_and_takes_it_when_it_is_g
     lock = lock_folder(tmp_path, pytest.fail)
     assert lock is not None
     taker = start(TAKER, tmp_path)
-    out, err = taker.communicate(timeout=60)
+    out, err = taker.communicate(timeout=400)
     assert taker.returncode == 2, out + err
     assert f"process {os.getpid()} on " in err
     lock.release()
     taker = start(TAKER, tmp_path)
-    out, err = taker.communicate(timeout=60)
+    out, err = taker.communicate(timeout=400)
     assert (taker.returncode, out, err) == (0, "", "")
 
 

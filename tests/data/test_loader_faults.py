@@ -151,7 +151,7 @@ def test_a_program_whose_workers_hang_deaf_to_signals_ends_after_its_error(words
         start_new_session=True,
     )
     try:
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=400)
         left = list_group(process.pid)
     finally:
         _kill_group(process)
@@ -215,7 +215,7 @@ def test_a_program_that_was_suspended_has_not_waited() -> None:
         os.killpg(process.pid, signal.SIGSTOP)
         time.sleep(6)
         os.killpg(process.pid, signal.SIGCONT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=400)
     finally:
         _kill_group(process)
     assert process.returncode == 0, err

@@ -162,7 +162,7 @@ def test_a_worker_killed_from_outside_ends_the_program_and_leaves_no_process(tin
     workers = list_children(process.pid)
     assert len(workers) == 2
     os.kill(workers[1], signal.SIGKILL)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=400)
     assert_stopped(Ended(process.returncode, out, err), 3, "a loader process died (killed by SIGKILL)")
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
 
@@ -174,7 +174,7 @@ def test_sigterm_to_all_processes_as_job_schedulers_send_it_saves_and_exits_143(
     wait_for(lambda: any(tiny.folder.glob("output/first_*/logs/first_batch.png")), process)
     workers = list_children(process.pid)
     os.killpg(process.pid, signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=400)
     assert process.returncode == 143, out + err
     assert "interrupted at epoch 1" in err
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)

@@ -36,7 +36,7 @@ def test_a_data_set_with_landmarks_is_prepared_without_models_resumed_checked_an
     while not list((place / "my set").glob("parts/*.arrow")) and time.monotonic() < end:
         time.sleep(0.01)
     stopped.send_signal(signal.SIGTERM)
-    _, text = stopped.communicate(timeout=60)
+    _, text = stopped.communicate(timeout=400)
     assert stopped.returncode in (143, 0)
     assert "Traceback" not in text
 

@@ -177,7 +177,7 @@ def test_ctrl_c_in_a_terminal_saves_says_how_to_resume_and_exits_130(tiny: Workp
     process = tiny.start(STAGE_1, CONFIG, "-n", "first", *LONG_EPOCHS, "--set", "num_workers=2")
     wait_for(lambda: any(tiny.folder.glob("output/first_*/logs/first_batch.png")), process)
     os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the loader's processes, too
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=400)
     run = tiny.find_run("first")
     assert process.returncode == 130, out + err
     assert "stopping after this step" in err
@@ -195,7 +195,7 @@ def test_sigterm_saves_and_exits_143(tiny: Workplace, long_reference: Path) -> N
     process = tiny.start(STAGE_1, CONFIG, "-n", "first", *LONG_EPOCHS)
     wait_for(lambda: any(tiny.folder.glob("output/first_*/weights/best_model.pth")), process)
     process.terminate()
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=400)
     assert process.returncode == 143, out + err
     assert "saved" in err
     assert tiny.call(STAGE_1, "--resume", "first").code == 0
@@ -214,7 +214,7 @@ def test_a_killed_run_resumes_from_its_last_save(tiny: Workplace, long_reference
 
 def kill(process: subprocess.Popen[str]) -> None:
     os.killpg(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=400)
 
 
 @pytest.mark.slow

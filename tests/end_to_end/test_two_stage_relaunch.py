@@ -243,7 +243,7 @@ def start_script(place: Workplace) -> subprocess.Popen[str]:
 
 def kill(process: subprocess.Popen[str]) -> None:
     os.killpg(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=400)
 
 
 def seen(place: Workplace, pattern: str) -> Callable[[], bool]:
@@ -258,7 +258,7 @@ def test_a_shell_script_killed_in_stage_2_resumes_when_it_is_started_again(
     wait_for(seen(place, "output/second_*/weights/last.pth.json"), first)
     kill(first)
     again = start_script(place)
-    out, err = again.communicate(timeout=120)
+    out, err = again.communicate(timeout=400)
     assert again.returncode == 0, out + err
     assert "found this command's run output/first_" in out
     assert "found this command's run output/second_" in out
@@ -287,7 +287,7 @@ def test_a_shell_script_killed_at_random_instants_ends_like_an_uninterrupted_one
             kill(process)
             kills += 1
             continue
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=400)
         code = process.returncode
         break
     assert code == 0, out + err

@@ -69,7 +69,7 @@ class Workplace:
             start_new_session=True,
         )
 
-    def run(self, *words: str, timeout: float = 120) -> Ended:
+    def run(self, *words: str, timeout: float = 400) -> Ended:
         """`python WORDS`, to its end."""
         process = self.start(*words)
         try:
@@ -162,7 +162,7 @@ def prepare_forks() -> None:
     gc.freeze()  # or each fork's first collection would copy all of it
 
 
-def wait_for(found: Callable[[], bool], process: subprocess.Popen[str], *, seconds: float = 60) -> None:
+def wait_for(found: Callable[[], bool], process: subprocess.Popen[str], *, seconds: float = 300) -> None:
     """Until `found`; fails when the process ends before, or after that many seconds."""
     end = time.monotonic() + seconds
     while not found():

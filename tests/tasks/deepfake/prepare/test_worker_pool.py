@@ -111,7 +111,7 @@ def test_a_parent_that_ends_leaves_no_hung_worker(number: signal.Signals, code: 
         os.killpg(parent.pid, number)
     else:
         os.kill(parent.pid, number)
-    _, text = parent.communicate(timeout=60)
+    _, text = parent.communicate(timeout=400)
     assert parent.returncode == code
     assert wait_until(lambda: not is_alive(worker))
     assert "Traceback" not in text
