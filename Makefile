@@ -37,6 +37,7 @@ check: setup
 # Tests on real faces skip with their reason where the two face models (2.7 MB) cannot be fetched.
 test: setup
 	-@$(BIN)/python fetch_models.py face-models
+	-@$(BIN)/python fetch_models.py wakeword
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-real-size: setup

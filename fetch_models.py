@@ -2,6 +2,7 @@
 
 python fetch_models.py face-models      the face detector and the face mesh (data_source photos needs them)
 python fetch_models.py demo             the same, and ImageNet weights for the demo's teacher and student
+python fetch_models.py wakeword         the speech embedding, the teacher of wake words
 """
 
 from __future__ import annotations

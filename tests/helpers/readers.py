@@ -18,6 +18,7 @@ from typing import Any, cast
 
 import cv2
 import numpy as np
+import pytest
 import torch
 from drawn_faces import draw_face
 from safetensors.torch import save_file
@@ -429,6 +430,56 @@ def read_celebdf_list(path: Path) -> Any:
     return celebdf._read_test_list(path, ClipCollector(path.parent, "x"))
 
 
+def make_sound(folder: Path) -> Path:
+    soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed: the extra wakeword")
+    soundfile.write(folder / "a.wav", np.sin(np.arange(4000)) / 2, 16000)
+    return folder / "a.wav"
+
+
+def read_sound(path: Path) -> Any:
+    from sharpstudent.tasks.wakeword.recordings import read_recording
+
+    return read_recording(path, 16000).tolist()
+
+
+def make_recordings_list(folder: Path) -> Path:
+    entries = [{"path": "a.wav", "category": "positive", "duration": 1.0, "sample_rate": 16000}]
+    (folder / "train.json").write_text(json.dumps({"files": entries}))
+    return folder / "train.json"
+
+
+def read_recordings_list(path: Path) -> Any:
+    from sharpstudent.tasks.wakeword.clip_layouts import _read_split
+
+    return _read_split(path, path.parent)
+
+
+def make_spoken_list(folder: Path) -> Path:
+    (folder / "validation_list.txt").write_text("yes/1_nohash_0.wav\nno/2_nohash_0.wav\n")
+    return folder / "validation_list.txt"
+
+
+def read_spoken_list(path: Path) -> Any:
+    from sharpstudent.tasks.wakeword.clip_layouts import _read_list
+
+    return _read_list(path)
+
+
+def make_mel(folder: Path) -> Path:
+    np.save(folder / "a.npy", np.ones((64, 151), np.float32))
+    return folder / "a.npy"
+
+
+def read_mel(path: Path) -> Any:
+    from sharpstudent.tasks.wakeword.clips import VoiceClip
+    from sharpstudent.tasks.wakeword.section import WakewordSection
+    from sharpstudent.tasks.wakeword.windows import Windows
+
+    windows = Windows([], WakewordSection(), noise=(), rooms=(), is_training=False)
+    clip = VoiceClip(path, "a", "positive", "a", 1.5, 16000, "train", features=path)
+    return windows._load_features(clip).tolist()
+
+
 def make_video(folder: Path) -> Path:
     from made_videos import write_counting_video
 
@@ -820,6 +871,14 @@ READERS: dict[str, Reader] = {
         read_celebdf_list,
         ("tasks/deepfake/layouts/celebdf.py:_read_test_list",),
     ),
+    "recording": Reader(make_sound, read_sound, ("tasks/wakeword/recordings.py:read_info",)),
+    "list of recordings": Reader(
+        make_recordings_list, read_recordings_list, ("tasks/wakeword/clip_layouts.py:_read_split",)
+    ),
+    "list of Speech Commands": Reader(
+        make_spoken_list, read_spoken_list, ("tasks/wakeword/clip_layouts.py:_read_list",)
+    ),
+    "mel spectrogram": Reader(make_mel, read_mel, ("tasks/wakeword/windows.py:Windows._load_features",)),
     "video": Reader(
         make_video,
         read_video,
@@ -832,6 +891,7 @@ READERS: dict[str, Reader] = {
 }  # fmt: skip
 
 NEEDS_NO_ROW: dict[str, str] = {
+    "tasks/wakeword/speech_embedding.py:_open_session": "a digest, and a file that has it",
     "evaluation/ablate.py:_train": "the log of a run that has just failed, for the message",
     "deploy/predict.py:_explain_unreadable": "the first 512 bytes, of a file that could not be read, for the message",
     "tasks/deepfake/annotate.py:_write": "a video that has been read; a fault is a line for the user",

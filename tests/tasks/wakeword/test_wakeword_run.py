@@ -1,0 +1,102 @@
+"""The commands as a user types them, on generated words: both stages, evaluation, comparison, prediction, export."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import RATE, draw_word, write_words
+from workplace import ROOT, STAGE_1, STAGE_2, Ended, Workplace
+
+soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed: the extra wakeword")
+
+TEACHER_FILES = [ROOT / "weights" / name for name in ("speech_melspectrogram.onnx", "speech_embedding.onnx")]
+SMALL = ("--set", "data.data_root=words", "--set", "num_workers=0", "--set", "data.views=2")
+FAST = ("--rounds", "50", "--workers", "0", "--device", "cpu")
+
+
+def check(ended: Ended) -> Ended:
+    assert ended.code == 0, ended.err + ended.out
+    return ended
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    """Three runs by the shipped configs: the teacher's head, the student alone, and distilled."""
+    if not all(path.is_file() for path in TEACHER_FILES):
+        pytest.skip("the teacher's files are not there: python fetch_models.py wakeword")
+    folder = tmp_path_factory.mktemp("wakeword") / "place"
+    folder.mkdir()
+    place = Workplace(folder)
+    (folder / "weights").symlink_to(ROOT / "weights")
+    (folder / "words").mkdir()
+    write_words(folder / "words", speakers=8)
+    quiet = ("--set", "report=false")
+    check(place.call(STAGE_1, "configs/wakeword_teacher.json", "-n", "wakeword_teacher", *SMALL, *quiet,
+                     "--set", "epoch=2"))  # fmt: skip
+    check(place.call(STAGE_1, "configs/wakeword.json", "-n", "wakeword_student", *SMALL, *quiet, "--set", "epoch=1"))
+    check(place.call(STAGE_2, "configs/wakeword.json", "-n", "wakeword_distill", *SMALL, "--set", "epoch=4"))
+    return place
+
+
+def test_a_distilled_student_is_better_than_chance_and_its_run_ends_with_a_report(place: Workplace) -> None:
+    run = place.find_run("wakeword_distill")
+    results = json.loads((run / "results.json").read_text())
+    assert (run / "report.html").is_file()
+    assert results["task"] == "wakeword"
+    header, *rows = (run / "logs" / "metrics.csv").read_text().splitlines()
+    column = header.split(",").index("val_auc")
+    assert max(float(row.split(",")[column]) for row in rows if row.split(",")[column]) > 0.7
+    for term in ("hard", "kd", "embedding"):
+        assert term in header
+
+
+def test_conditions_are_compared_in_one_command(place: Workplace) -> None:
+    runs = [str(place.find_run(name).relative_to(place.folder)) for name in ("wakeword_student", "wakeword_distill")]
+    words = ["--before", runs[0], "--distilled", runs[1], "--data", "test", "test-10dB", "test-soundalikes"]
+    check(place.call("compare_models.py", *words, *FAST, "--out", "compared"))
+    results = json.loads((place / "compared" / "results.json").read_text())
+    assert "test-10dB" in json.dumps(results)
+    check(place.call("evaluate_model.py", runs[1], "--data", "test-stream", *FAST, "--out", "stream"))
+    assert "false_alarms_per_hour" in (place / "stream" / "results.json").read_text()
+
+
+def test_a_word_in_a_long_recording_is_found_with_its_time(place: Workplace) -> None:
+    rng = np.random.default_rng(1)
+    sound = rng.normal(0, 0.002, 12 * RATE).astype(np.float32)
+    sound[6 * RATE : 6 * RATE + 9600] += draw_word("positive", 20, 0)
+    soundfile.write(place / "long.wav", sound, RATE)
+    ended = check(place.call("predict.py", str(place.find_run("wakeword_distill")), "long.wav", "--json",
+                             "--batch-size", "32"))  # fmt: skip
+    answer = json.loads(ended.out.splitlines()[-1])
+    assert answer["details"]["seconds"] == pytest.approx(12.0, abs=0.2)
+    times = [one["peak"] for one in answer["details"]["detections"]]
+    assert all(6.0 <= time <= 8.0 for time in times) or answer["score"] < 0.9  # a tiny run may not reach its threshold
+
+
+def test_an_export_takes_audio_features_and_gives_the_logits(place: Workplace) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: the extra onnx")
+    run = place.find_run("wakeword_distill")
+    check(place.call("export_model.py", str(run), "--rounds", "20", "--workers", "0", "--out", "wake.onnx"))
+    session = onnxruntime.InferenceSession(str(place / "wake.onnx"))
+    assert [one.name for one in session.get_inputs()] == ["audio_features"]
+    assert [one.name for one in session.get_outputs()] == ["logits"]
+    for rows in (1, 3):
+        given = np.zeros((rows, 1, 64, 151), np.float32)
+        assert session.run(None, {"audio_features": given})[0].shape == (rows, 2)
+
+
+def test_distillation_from_a_head_that_nobody_trained_is_refused(place: Workplace) -> None:
+    ended = place.call(STAGE_2, "configs/wakeword.json", "-n", "x", *SMALL, "--set", "teacher_weights=null")
+    assert ended.code == 2
+    assert "teacher_weights" in ended.err
+
+
+@pytest.mark.slow
+def test_real_speech_is_learnt_by_the_shipped_config(place: Workplace, real_words: Path) -> None:
+    data = ("--set", f"data.data_root={real_words}", "--set", "report=false", "--set", "num_workers=0")
+    check(place.call(STAGE_1, "configs/wakeword.json", "-n", "real", *data, "--set", "epoch=2"))
+    rows = (place.find_run("real") / "logs" / "metrics.csv").read_text().splitlines()
+    assert float(rows[-1].split(",")[rows[0].split(",").index("val_auc")]) > 0.8
