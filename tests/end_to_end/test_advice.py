@@ -143,6 +143,11 @@ PREDICTION: dict[str, str] = {
 }
 # What is pasted and run -> the test that does so: here, or in another file.
 PASTED: dict[str, str] = {
+    **dict.fromkeys(
+        ("--set data.word={}", "--set data.data_root=FOLDER", "--set data.features=audio", "--set data.duration=1.0",
+         "--set data.sample_rate=16000", "python fetch_models.py wakeword"),
+        "tests/tasks/wakeword/test_wakeword_run.py",
+    ),
     "--list-layers": "tests/end_to_end/test_two_teachers.py",
     "--part NAME": "tests/models/test_weight_files.py",
     "--part {}": "tests/models/test_weight_files.py",
@@ -154,7 +159,7 @@ PASTED: dict[str, str] = {
     "python {} --resume {} --set patience=null": "tests/end_to_end/test_selection_run.py",
     "python {} {} {} --task {}": "tests/end_to_end/test_invented_tasks.py",
     "python evaluate_model.py {}": "tests/end_to_end/test_export_model.py",
-}
+}  # fmt: skip
 HERE = {
     "python evaluate_model.py MODEL --validation SET --store": "test_advised_options_of_an_evaluation_are_accepted",
     "pip install {}": "test_advised_packages_are_those_of_the_extras",

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import RATE, draw_word, write_words
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.random import build_generator
 from sharpstudent.core.types import InputSource
@@ -21,6 +20,7 @@ from sharpstudent.tasks.wakeword.section import WakewordSection
 from sharpstudent.tasks.wakeword.spoken_answer import stream_windows
 from sharpstudent.tasks.wakeword.task import WakewordTask
 from sharpstudent.tasks.wakeword.windows import Windows
+from spoken_words import RATE, draw_word, write_words
 
 soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed: the extra wakeword")
 

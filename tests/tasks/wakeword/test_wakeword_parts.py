@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tomllib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.types import ModelSpec
 from sharpstudent.tasks.wakeword import detections, mel, mixing, scores
+from sharpstudent.tasks.wakeword.recordings import PACKAGES
 from sharpstudent.tasks.wakeword.section import WakewordSection
 from sharpstudent.tasks.wakeword.speech_embedding import check_waveform
 from sharpstudent.tasks.wakeword.spoken_answer import choose_threshold
@@ -160,6 +163,12 @@ def test_recall_at_a_rate_is_the_best_of_the_thresholds_that_keep_it() -> None:
 def test_no_alarm_in_an_hour_means_at_most_three_an_hour() -> None:
     assert scores.bound_rate(0, 1.0) == pytest.approx(2.996, abs=1e-3)
     assert scores.bound_rate(2, 2.0) == pytest.approx(6.296 / 2, abs=1e-3)
+
+
+def test_messages_name_the_packages_of_the_extra() -> None:
+    text = (Path(__file__).resolve().parents[3] / "pyproject.toml").read_text(encoding="utf-8")
+    extras = tomllib.loads(text)["project"]["optional-dependencies"]
+    assert PACKAGES.split() == extras["wakeword"]
 
 
 # --- Streams ----------------------------------------------------------------------------------------------------------

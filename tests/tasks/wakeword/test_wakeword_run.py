@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import RATE, draw_word, write_words
+from spoken_words import RATE, draw_word, write_words
 from workplace import ROOT, STAGE_1, STAGE_2, Ended, Workplace
 
 soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed: the extra wakeword")
@@ -92,6 +92,13 @@ def test_distillation_from_a_head_that_nobody_trained_is_refused(place: Workplac
     ended = place.call(STAGE_2, "configs/wakeword.json", "-n", "x", *SMALL, "--set", "teacher_weights=null")
     assert ended.code == 2
     assert "teacher_weights" in ended.err
+
+
+def test_what_messages_advise_is_accepted(place: Workplace) -> None:
+    for words in ("data.word=yes", "data.data_root=FOLDER", "data.features=audio", "data.duration=1.0",
+                  "data.sample_rate=16000"):  # fmt: skip
+        check(place.call(STAGE_1, "configs/wakeword.json", "-n", "x", "--set", words, "--print-config"))
+    check(place.call("fetch_models.py", "wakeword"))
 
 
 @pytest.mark.slow

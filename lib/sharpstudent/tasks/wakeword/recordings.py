@@ -22,6 +22,7 @@ from sharpstudent.core.errors import UserError
 from sharpstudent.core.files import check_plain, explain
 from sharpstudent.data.dataset import UnreadableSample
 
+PACKAGES = "soundfile==0.14.0 onnxruntime==1.32.0"  # of the extra wakeword
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif")
 MOST_BYTES = 2**31  # of one file
 MOST_SECONDS = 600.0  # of a recording that is read whole, for training
@@ -57,7 +58,7 @@ def load_soundfile() -> Any:
             "soundfile",
             "is not installed, and it reads the recordings",
             got=str(error),
-            remedy='pip install "sharpstudent[wakeword]", or in a checkout pip install -e ".[wakeword]"',
+            remedy=f"pip install {PACKAGES}",
         ) from None
     return soundfile
 

@@ -26,6 +26,7 @@ from sharpstudent.core.errors import UserError
 from sharpstudent.core.files import explain
 from sharpstudent.core.io import compute_sha256
 from sharpstudent.tasks.wakeword.networks import CLASSES
+from sharpstudent.tasks.wakeword.recordings import PACKAGES
 
 RATE = 16000  # samples a second that the files were made for
 FRAMES, BANDS, SIZE = 76, 32, 96
@@ -109,7 +110,7 @@ def _open_session(path: Path, digest: str) -> Any:
         raise UserError.about(
             "teacher speech_embedding",
             "needs onnxruntime, which is not installed",
-            remedy='pip install "sharpstudent[wakeword]", or in a checkout pip install -e ".[wakeword]"',
+            remedy=f"pip install {PACKAGES}",
         ) from None
     try:
         found = f"sha256 {compute_sha256(path)}" if path.is_file() else "no such file"
