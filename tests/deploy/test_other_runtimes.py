@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from sharpstudent.core.errors import UserError
+from sharpstudent.core.onnx_file import read_program_metadata, read_xml_metadata
 from sharpstudent.core.types import Batch, ExportSpec
 from sharpstudent.deploy import convert
 from sharpstudent.evaluation.runtimes import ExportAbout, ExportedModel, open_runtime
@@ -55,6 +56,7 @@ def test_openvino_gives_what_torch_gives_and_refuses_other_weights(tmp_path: Pat
     path = tmp_path / "model.xml"
     convert.write_openvino(path, convert.to_onnx(form), texts)
     assert_as_torch(path, form)
+    assert read_xml_metadata(path)["task"] == "mine"
     weights = path.with_suffix(".bin")
     content = bytearray(weights.read_bytes())
     content[len(content) // 2] ^= 64
@@ -76,6 +78,12 @@ def test_executorch_gives_what_torch_gives(tmp_path: Path) -> None:
     path = tmp_path / "model.pte"
     convert.write_executorch(path, form, texts)
     assert_as_torch(path, form)
+    assert read_program_metadata(path) == texts
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 64
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="is damaged"):
+        open_runtime(path, device=CPU)
     path.write_bytes(b"no program")
     with pytest.raises(UserError, match="cannot be opened as ExecuTorch"):
         open_runtime(path, device=CPU)

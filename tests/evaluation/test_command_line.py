@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from sharpstudent.checkpoint.store import export_model, save_checkpoint
 from sharpstudent.core.errors import UserError
+from sharpstudent.core.onnx_file import seal_program
 from sharpstudent.evaluation.command_line import COMPARE, EVALUATE, choose_task, parse_command_line
 from sharpstudent.evaluation.renderer import Renderer
 from sharpstudent.evaluation.run import list_pairs
@@ -57,7 +58,10 @@ def test_the_task_is_what_the_option_says_then_the_config_then_the_models_then_t
 def test_an_export_says_its_task_as_its_checkpoint_does(place: Path) -> None:
     checkpoint = save(place / "run/weights/best_model.pth", "other")
     export_model(checkpoint, {})
-    for path in (checkpoint, checkpoint.with_suffix(".safetensors"), place / "run"):
+    (place / "a.xml").write_text('<net><sharpstudent><metadata value="{&quot;task&quot;: &quot;other&quot;}"/>')
+    (place / "a.pte").write_bytes(seal_program(b"a program", b'{"task": "other"}'))
+    exports = [checkpoint.with_suffix(".safetensors"), place / "a.xml", place / "a.pte"]
+    for path in (checkpoint, *exports, place / "run"):
         with pytest.raises(UserError) as caught:
             choose_task([str(path)])
         assert "other" in caught.value.as_text()

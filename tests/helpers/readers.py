@@ -556,6 +556,27 @@ def read_onnx_text(path: Path) -> Any:
         return None
 
 
+def make_graph(folder: Path) -> Path:
+    metadata = {"task": "deepfake", "architecture": "net"}
+    value = json.dumps(metadata).replace('"', "&quot;")
+    text = f'<net><rt_info><sharpstudent><metadata value="{value}" /></sharpstudent></rt_info></net>'
+    return write_text("a.xml", text)(folder)
+
+
+def make_program(folder: Path) -> Path:
+    from sharpstudent.core.onnx_file import seal_program
+
+    path = folder / "a.pte"
+    path.write_bytes(seal_program(b"program" * 20, json.dumps({"task": "deepfake"}).encode()))
+    return path
+
+
+def read_program(path: Path) -> Any:
+    from sharpstudent.core.archive import verify
+
+    return [verify(path), read_task_of_model(path)]
+
+
 def read_task_of_model(path: Path) -> Any:
     from sharpstudent.evaluation.command_line import _read_task
 
@@ -709,6 +730,10 @@ READERS: dict[str, Reader] = {
     ),
     "task of a model on the command line": Reader(
         make_export, read_task_of_model, ("evaluation/command_line.py:_read_metadata",)
+    ),
+    "task of an OpenVINO graph": Reader(make_graph, read_task_of_model, ("core/onnx_file.py:read_xml_metadata",)),
+    "ExecuTorch program": Reader(
+        make_program, read_program, ("core/onnx_file.py:read_program_metadata",), flips=20
     ),
     "ONNX": Reader(
         make_onnx,

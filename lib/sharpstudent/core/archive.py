@@ -1,4 +1,4 @@
-"""Verification of files of weights: each reader of `.pth`, `.safetensors`, `.onnx` or `.tflite` checks them here first.
+"""Verification of files of weights: readers of `.pth`, `.safetensors`, `.onnx`, `.pte` and `.tflite` ask here first.
 
 A `.pth` of this program has a JSON beside it, with the sha256 of the file and `contents`, a digest of the archive's own
 table of records (names, sizes, CRC32), which changes with every tensor:
@@ -58,7 +58,8 @@ SAFETENSORS = ".safetensors"
 MANIFEST_NAME = "MANIFEST.json"  # in a folder of fetched files: {"files": [{"file": NAME, "sha256": DIGEST}, ...]}
 _DTYPES = ("float32", "float16", "bfloat16", "float64")
 DIGEST_KEY = "content_sha256"  # of the metadata of a .safetensors file
-OTHER_SUFFIXES = (".onnx", ".tflite")  # files of other programs, most without any checksum of their own
+SEALED_SUFFIXES = (".onnx", ".pte")  # with a digest at their end, where this program wrote them
+OTHER_SUFFIXES = (*SEALED_SUFFIXES, ".tflite")  # files of other programs, most without any checksum of their own
 ALIGNMENT = 8  # bytes; the format requires the tensors to begin at a multiple of it
 # What zipfile raises for damaged bytes; MemoryError for a size that a header claims.
 BAD_ARCHIVE = (
@@ -110,7 +111,7 @@ def verify(path: Path) -> tuple[str, ...]:
     """Check a file of weights against its digest or its checksums.
 
     Args:
-        path: A `.safetensors`, `.onnx` or `.tflite`, or any file that torch reads.
+        path: A `.safetensors`, `.onnx`, `.pte` or `.tflite`, or any file that torch reads.
 
     Returns:
         Notes for the user: that the file is of a newer save than its JSON, or that it could not be verified.
@@ -361,8 +362,8 @@ def _verify_safetensors(path: Path) -> tuple[str, ...]:
 
 
 def _verify_sealed(path: Path) -> tuple[str, ...]:
-    """Check an `.onnx` against the digest at its end, and a file without one against the list beside it."""
-    seal = compare_seal(path) if path.suffix == ".onnx" else None
+    """Check an `.onnx` or `.pte` against the digest at its end, and a file without one against the list beside it."""
+    seal = compare_seal(path) if path.suffix in SEALED_SUFFIXES else None
     if seal is None:
         return _verify_listed(path)
     stated, found = seal

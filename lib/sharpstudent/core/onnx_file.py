@@ -1,22 +1,28 @@
-"""The metadata of an ONNX file and the digest of its content, without the package onnx.
+"""What exported files say of themselves, read without their runtimes; the digest at the end of a file.
 
 An ONNX file is a protocol buffer. Its metadata are entries of field 14 of the outermost message, each with a key (field
 1) and a value (field 2). Messages may be joined by writing one behind the other, so a file is sealed by an entry at its
-end: the sha256 of all bytes before it.
+end: the sha256 of all bytes before it. An ExecuTorch program reads only as many bytes as its header says, so it has
+behind them its metadata as JSON, their length (8 bytes, the lowest first), and the same seal. An `.xml` of OpenVINO
+has its metadata as the value of an element.
 """
 
 from __future__ import annotations
 
 import hashlib
+import html
 import io
+import re
+import struct
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from sharpstudent.core.files import open_plain, read_plain
+from sharpstudent.core.files import open_plain, parse_json, read_plain
 
 DIGEST_KEY = "content_sha256"
 MOST_METADATA = 2**24  # bytes of one entry; a longer one is not read
 METADATA_FIELD, BYTES, DIGITS = 14, 2, 64
+_STATED = re.compile(rb'<sharpstudent>\s*<metadata value="([^"]*)"\s*/>')  # of an `.xml`
 SKIPPED = {0: 0, 1: 8, 5: 4}  # wire type -> bytes of a value of fixed length; 0 is a number that ends by itself
 
 
@@ -55,6 +61,43 @@ def read_onnx_metadata(path: Path) -> dict[str, str]:
 def seal_onnx(content: bytes) -> bytes:
     """Add the digest of a whole file to its metadata, at its end."""
     return content + _render_seal(hashlib.sha256(content).hexdigest())
+
+
+def seal_program(content: bytes, metadata: bytes) -> bytes:
+    """Add metadata (JSON) behind a program of ExecuTorch, and the digest of all."""
+    return seal_onnx(content + metadata + struct.pack("<Q", len(metadata)))
+
+
+def read_program_metadata(path: Path) -> Any:
+    """Read the metadata behind a program of ExecuTorch; None where there are none. Errors as `read_xml_metadata`."""
+    tail = len(_render_seal("0" * DIGITS)) + 8
+    with open_plain(path) as file:
+        end = path.stat().st_size - tail
+        if end < 0:
+            return None
+        file.seek(end)
+        (length,) = struct.unpack("<Q", file.read(8))
+        if length > min(end, MOST_METADATA):
+            return None
+        file.seek(end - length)
+        return parse_json(file.read(length))
+
+
+def read_xml_metadata(path: Path) -> Any:
+    """Read the metadata of an OpenVINO graph.
+
+    Args:
+        path: The `.xml`.
+
+    Returns:
+        What its JSON says; None where there is none.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: For text that is no JSON.
+    """
+    found = _STATED.search(read_plain(path))
+    return None if found is None else parse_json(html.unescape(found[1].decode("utf-8", "replace")))
 
 
 def compare_seal(path: Path) -> tuple[str, str] | None:

@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from sharpstudent.core.arguments import advise_extra
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.io import write_bytes_atomically
-from sharpstudent.core.onnx_file import seal_onnx
+from sharpstudent.core.onnx_file import seal_onnx, seal_program
 from sharpstudent.core.types import FEATURES, Batch, ExportSpec, Outputs
 from sharpstudent.models.forward import evaluation_mode, run_model, select_inputs
 
@@ -285,7 +285,8 @@ def write_executorch(path: Path, form: Form, metadata: Mapping[str, str]) -> Non
     with quiet():
         exir = _import("executorch.exir", "executorch")
         partitioner = _import("executorch.backends.xnnpack.partition.xnnpack_partitioner", "executorch")
-    stated = torch.tensor(list(json.dumps(dict(metadata)).encode()), dtype=torch.uint8)
+    content = json.dumps(dict(metadata)).encode()
+    stated = torch.tensor(list(content), dtype=torch.uint8)
     with _refusals("ExecuTorch"), quiet():
         program = exir.to_edge_transform_and_lower(
             _trace(form, MOST_ROWS),
@@ -294,7 +295,7 @@ def write_executorch(path: Path, form: Form, metadata: Mapping[str, str]) -> Non
         )
         buffer = io.BytesIO()
         program.to_executorch().write_to_file(buffer)
-    write_bytes_atomically(path, buffer.getvalue())
+    write_bytes_atomically(path, seal_program(buffer.getvalue(), content))
 
 
 def _import(module: str, extra: str) -> Any:

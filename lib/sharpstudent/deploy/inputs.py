@@ -37,7 +37,7 @@ SHOWN = 5  # endings that a line names
 _PURPOSE = """Answer about single files: what a trained model says of each, in a sentence, as JSON, as a table and as a
 page that opens without a network. No labels are needed."""
 _MORE = """model and inputs:
-  MODEL   a run folder, a checkpoint (.pth, .safetensors), an exported file (.onnx); NAME=MODEL sets its name
+  MODEL   a run folder; a checkpoint (.pth, .safetensors); an export (.onnx, .xml, .pte); NAME=MODEL sets its name
   INPUT   a file; a folder, with all that is below it; a pattern such as 'films/*.mp4'; - for a list on standard
           input, one a line; the number of a camera; the address of a stream (rtsp://..., https://...)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import struct
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from sharpstudent.core.archive import BEST, read_about
 from sharpstudent.core.arguments import EXIT_CODES, SHARED, Parser, add_option, fill, read_number, read_path
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.files import open_plain, parse_json
-from sharpstudent.core.onnx_file import read_onnx_metadata
+from sharpstudent.core.onnx_file import read_onnx_metadata, read_program_metadata, read_xml_metadata
 from sharpstudent.registry import find_task
 from sharpstudent.report.results import Role
 from sharpstudent.task import Task
@@ -157,8 +157,7 @@ def _read_task(word: str) -> tuple[Path, str | None]:
     _, path = split_name(word)
     file = path / BEST if path.is_dir() else path
     try:
-        readers = {".safetensors": _read_metadata, ".onnx": read_onnx_metadata}
-        about = readers.get(file.suffix, read_about)(file)
+        about = _READERS.get(file.suffix, read_about)(file)
     except (OSError, ValueError, AttributeError, struct.error):
         return path, None
     task = about.get("task") if isinstance(about, Mapping) else None
@@ -172,6 +171,14 @@ def _read_metadata(file: Path) -> Any:
         if length > _MOST_HEADER:
             return None
         return parse_json(opened.read(length)).get("__metadata__")
+
+
+_READERS: Mapping[str, Callable[[Path], Any]] = {
+    ".safetensors": _read_metadata,
+    ".onnx": read_onnx_metadata,
+    ".xml": read_xml_metadata,
+    ".pte": read_program_metadata,
+}
 
 
 def split_name(word: str) -> tuple[str | None, Path]:

@@ -161,7 +161,7 @@ def open_runtime(path: Path, *, device: torch.device) -> OpenedFile:
             needs more memory than its weights explain.
     """
     kind = KINDS[path.suffix]
-    notes = list(verify(path)) if kind == "onnx" else []
+    notes = [] if kind == "openvino" else list(verify(path))  # the .xml states the digest of its weights
     beside = _find_beside(path, notes) if kind == "onnx" else _list_beside(path)
     size = sum(file.stat().st_size for file in (path, *beside))
     excess = find_excess(path, size) if kind == "onnx" else None
