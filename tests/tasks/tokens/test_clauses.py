@@ -136,3 +136,13 @@ def test_each_backend_learns_in_both_architectures(backend: Any, more: dict[str,
     sum(value.square().sum() for value in outputs.values()).backward()  # type: ignore[union-attr]
     unused = [name for name, one in model.named_parameters() if one.grad is None or not one.grad.abs().sum() > 0]
     assert unused in ([], ["class_token"])
+
+
+@pytest.mark.parametrize("more", [{"patch_size": 7}, {**SWIN, "image_size": 16}])
+def test_both_architectures_are_traced_for_any_number_of_rows(more: dict[str, Any]):
+    model = UnifiedTMTransformer(clauses=16, **more).eval()
+    side = more.get("image_size", 28)
+    rows = torch.export.Dim("rows")
+    traced = torch.export.export(model, (torch.rand(3, 1, side, side),), dynamic_shapes={"image": {0: rows}}).module()
+    image = torch.rand(5, 1, side, side)
+    assert torch.allclose(traced(image)["logits"], model(image)["logits"], atol=1e-5)

@@ -243,7 +243,7 @@ class UnifiedTMTransformer(nn.Module):
         """Classify pictures."""
         tokens = self.patch_norm(self.patch_embed(image).flatten(2).transpose(1, 2))
         if self.architecture == "vit":
-            tokens = torch.cat([self.class_token.expand(len(tokens), -1, -1), tokens], 1) + self.positions
+            tokens = torch.cat([self.class_token.expand(tokens.shape[0], -1, -1), tokens], 1) + self.positions
         aux = {"patch": self.aux["patch"](tokens.mean(1))}
         clauses: list[Tensor] = []
         for number, block in enumerate(self.blocks):
