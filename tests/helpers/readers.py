@@ -686,6 +686,36 @@ def read_a_small_picture(path: Path) -> Any:
     return read_picture(path).tolist()
 
 
+# --- Pictures with heads ---
+
+
+def make_gaze_table(folder: Path) -> Path:
+    from gaze_trees import make_row
+
+    path = folder / "train_annotations_release.txt"
+    path.write_text("\n".join(make_row(f"{n}.jpg", n, 0.5, (0.5, 0.5), 1) for n in range(3)))
+    return path
+
+
+def make_gaze_json(folder: Path) -> Path:
+    head = {"bbox": [10, 10, 30, 30], "gazex_norm": 0.5, "gazey_norm": 0.5, "inout": 1}
+    path = folder / "train_preprocessed.json"
+    path.write_text(json.dumps([{"path": "1.jpg", "width": 96, "height": 64, "heads": [head]}]))
+    return path
+
+
+def read_gaze_table(path: Path) -> Any:
+    from sharpstudent.tasks.gaze.layouts import read_scenes
+
+    return repr(read_scenes(path.parent, "gazefollow", "train", every=1, smooth=1))
+
+
+def read_gaze_picture(path: Path) -> Any:
+    from sharpstudent.tasks.gaze.scenes import read_picture
+
+    return to_plain(read_picture(path))
+
+
 READERS: dict[str, Reader] = {
     "table of digits": Reader(
         make_digits, read_the_digits, ("tasks/tokens/small_pictures.py:read_digits",), is_verified=True, flips=20
@@ -793,6 +823,9 @@ READERS: dict[str, Reader] = {
         ),
         is_verified=True,
     ),
+    "table of gaze": Reader(make_gaze_table, read_gaze_table, ("tasks/gaze/layouts.py:_read_lines",), flips=10),
+    "preprocessed gaze": Reader(make_gaze_json, read_gaze_table, ("tasks/gaze/layouts.py:_read_prepared",), flips=10),
+    "picture with heads": Reader(make_picture, read_gaze_picture, ("tasks/gaze/scenes.py:read_picture",), flips=10),
     "picture": Reader(
         make_picture,
         read_a_picture,
@@ -917,6 +950,7 @@ READERS: dict[str, Reader] = {
 
 NEEDS_NO_ROW: dict[str, str] = {
     "tasks/wakeword/speech_embedding.py:_open_session": "a digest, and a file that has it",
+    "tasks/gaze/feature_cache.py:_read": "features that are computed anew where the file has another length",
     "evaluation/ablate.py:_train": "the log of a run that has just failed, for the message",
     "deploy/predict.py:_explain_unreadable": "the first 512 bytes, of a file that could not be read, for the message",
     "tasks/deepfake/annotate.py:_write": "a video that has been read; a fault is a line for the user",

@@ -1,0 +1,1 @@
+"""Gaze heat maps: where each person of a picture looks, by small models of the Gaze-LLE family."""

@@ -1,0 +1,111 @@
+"""Gaze models: sizes of published heads, one pass of the backbone a picture, files that lack some tensors."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from sharpstudent.core.errors import UserError
+from sharpstudent.models.weights import load_weights
+from sharpstudent.tasks.gaze.feature_cache import FeatureCache
+from sharpstudent.tasks.gaze.model import GazeHead, GazeModel, build_coverage, build_masks, build_positions
+
+SMALL = {"input_size": 32, "dim": 32, "layers": 1}
+BOX = torch.tensor([[0.0, 0.0, 0.5, 0.5], [0.5, 0.25, 1.0, 1.0], [0.98, 0.98, 1.0, 1.0]])
+
+
+def build_small(**more: object) -> GazeModel:
+    return GazeModel("gazelle_test_vit", side=32, inout=False, options={**SMALL, **more}).eval()
+
+
+@pytest.mark.parametrize(
+    ("channels", "count"), [(192, 2_679_296), (256, 2_695_680), (384, 2_728_448), (768, 2_826_752), (1024, 2_892_288)]
+)
+def test_heads_have_the_published_number_of_parameters(channels: int, count: int) -> None:
+    assert sum(p.numel() for p in GazeHead(channels).parameters()) == count
+    assert sum(p.numel() for p in GazeHead(channels, inout=0).parameters()) == count + 513
+
+
+@pytest.mark.parametrize(("name", "channels"), [("vit_tiny", 192), ("vit_tinyplus", 256)])
+def test_the_two_small_vits_are_built_by_name(name: str, channels: int) -> None:
+    model = GazeModel(f"gazelle_dinov3_{name}", side=64, inout=False, options={"input_size": 64})
+    assert model.backbone.channels == channels
+    assert len(model.backbone.net.blocks) == 12
+
+
+def test_an_unknown_name_is_refused_with_those_that_exist() -> None:
+    with pytest.raises(UserError, match="gazelle_dinov3_vit_tiny, "):
+        GazeModel("resnet18", side=32, inout=False, options={})
+    with pytest.raises(UserError, match="has no option 'depth'"):
+        GazeModel("gazelle_test_vit", side=32, inout=False, options={"depth": 3})
+
+
+def test_a_picture_is_encoded_once_for_all_its_heads() -> None:
+    model, seen = build_small(), []
+    model.backbone.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
+    image = torch.rand(2, 3, 32, 32)
+    together = model(image, torch.tensor([0, 0, 1]), BOX)["heatmap"]
+    assert seen == [2]
+    for row, picture in enumerate((0, 0, 1)):
+        alone = model(image[picture : picture + 1], torch.tensor([0]), BOX[row : row + 1])["heatmap"]
+        torch.testing.assert_close(together[row], alone[0], rtol=1e-4, atol=1e-5)
+
+
+def test_the_backbone_is_frozen_and_stays_in_evaluation_mode() -> None:
+    model = build_small().train()
+    assert not any(module.training for module in model.backbone.modules())
+    model(torch.rand(1, 3, 32, 32), torch.tensor([0]), BOX[:1])["heatmap"].sum().backward()
+    assert all(p.grad is None for p in model.backbone.parameters())
+    assert all(p.grad is not None for p in model.head.parameters())
+
+
+def test_masks_mark_the_cells_of_the_box_and_at_least_one() -> None:
+    masks = build_masks(BOX, 4, 4)
+    assert masks[0, :2, :2].all()
+    assert masks.sum((1, 2)).tolist() == [4, 6, 1]
+    coverage = build_coverage(torch.tensor([[0.125, 0.0, 0.5, 0.25]]), 4, 4)
+    assert coverage[0, 0].tolist() == pytest.approx([1 / 3, 2 / 3, 0, 0])
+
+
+def test_positions_are_sines_and_cosines_of_columns_and_rows() -> None:
+    positions = build_positions(8, 3, 5)
+    assert positions[0, 0, 3] == pytest.approx(float(torch.tensor(3.0).sin()))
+    assert positions[5, 2, 1] == pytest.approx(float(torch.tensor(2.0).cos()))
+
+
+def test_a_file_without_backbone_loads_where_one_is_loaded_and_warns() -> None:
+    source, target = build_small(), build_small()
+    head = {key: one for key, one in source.state_dict().items() if key.startswith("head.")}
+    with pytest.raises(UserError, match="does not fit the model"):
+        load_weights(target, head, where="a.pt", needs_head=True)
+    target.has_backbone = True
+    line = load_weights(target, head, where="a.pt", needs_head=True)
+    assert "warning: the file has no tensors of the backbone" in line
+    assert all(torch.equal(target.state_dict()[key], one) for key, one in head.items())
+
+
+def test_a_head_with_the_published_names_and_its_convolutions_is_read() -> None:
+    source, target = build_small(), build_small()
+    published = {}
+    for key, one in source.state_dict().items():
+        is_pointwise = key in ("head.linear.weight", "head.heatmap_head.1.weight")
+        published[key.removeprefix("head.")] = one[:, :, None, None] if is_pointwise else one
+    load_weights(target, published, where="a.pt", needs_head=True)
+    assert all(torch.equal(one, source.state_dict()[key]) for key, one in target.state_dict().items())
+
+
+def test_features_are_computed_once_for_the_same_pixels(tmp_path) -> None:
+    model = build_small()
+    cache, calls = FeatureCache(tmp_path / "features"), []
+    model.backbone.register_forward_hook(lambda module, inputs, output: calls.append(len(inputs[0])))
+    image = torch.rand(3, 3, 32, 32)
+    with torch.no_grad():
+        first = cache(model.backbone, image[:2])
+        again = cache(model.backbone, image)
+        expected = model.backbone(image).half().float()
+    assert calls == [2, 1, 3]
+    assert torch.equal(first, again[:2])
+    torch.testing.assert_close(again, expected, rtol=2e-3, atol=2e-3)
+    file = next(path for path in (tmp_path / "features").rglob("*") if path.is_file())
+    file.write_bytes(file.read_bytes()[:20])
+    with torch.no_grad():
+        assert torch.equal(cache(model.backbone, image), again)
