@@ -52,7 +52,7 @@ def test_a_missing_teacher_ends_with_exit_code_2(tmp_path: Path) -> None:
     make_gazefollow(tmp_path / "tree")
     make_config(tmp_path, "gaze_gazefollow.json", "tree")
     ended = place.call(
-        *("main_distillation.py", "tree.json", "--allow", "unpretrained-student"),
+        *("main_distillation.py", "tree.json", "-n", "distilled", "--allow", "unpretrained-student"),
         *("--set", "pretrained_student_weights=null", "--set", "teacher_weights=ckpts/none.pt"),
     )
     assert ended.code == 2
