@@ -7,7 +7,7 @@ A clause has a mask p over the features and a mask pbar over their negations, 1 
 
 It is 1 where every literal of the clause holds, and falls with each one that does not. A mask is hard going forward and
 a sigmoid going backward (straight-through: Bengio, Leonard, Courville 2013, "Estimating or Propagating Gradients
-Through Stochastic Neurons"): `soft + (hard - soft).detach()`.
+Through Stochastic Neurons"): `hard + (soft - soft.detach())`.
 
 The machine of Granmo 2018, "The Tsetlin Machine", learns by reinforcement, not by gradients. Half of the clauses are
 kept in banks called positive, half in banks called negative; what a clause speaks for is the sign of its votes.
@@ -32,8 +32,11 @@ DENSITY = (-0.2, 0.1)  # mean and standard deviation of the logits at the start,
 
 
 def straight_through(soft: Tensor) -> Tensor:
-    """Round values of 0..1 to 0 or 1, with the gradient of the values themselves."""
-    return soft + ((soft > 0.5).to(soft.dtype) - soft).detach()
+    """Round values of 0..1 to 0 or 1, exactly, with the gradient of the values themselves.
+
+    In another order of the sum, rounding would put a clause that holds below the clamp, where it has no gradient.
+    """
+    return (soft > 0.5).to(soft.dtype) + (soft - soft.detach())
 
 
 class UsageMeter(nn.BatchNorm1d):
@@ -115,7 +118,8 @@ class FuzzyPatternTM(nn.Module):
         plain, negated = self.masks()
         # sum of p (1 - x) + pbar x = sum p + x (pbar - p): one matrix product.
         missing = plain.sum(1) + literals @ (negated - plain).T
-        return torch.exp(-(self.scale * missing).clamp(0.0, MOST_MISSING))
+        # Never below 0. A clamp there would take the gradient from clauses that hold: it is 0 at its lower bound.
+        return torch.exp(-(self.scale * missing).clamp_max(MOST_MISSING))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Let the clauses vote: (..., F) in 0..1 -> (..., K)."""
