@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import cv2
+import made_motion
 import numpy as np
 import pytest
 import torch
@@ -29,6 +30,8 @@ from sharpstudent.core.types import Batch
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.modalities.faces.video import UnreadableVideo
 from sharpstudent.report.predictions import PredictionRequest
+from sharpstudent.tasks.skeleton.motion import load_motion
+from sharpstudent.tasks.skeleton.section import SkeletonSection
 
 ROOT = Path(__file__).resolve().parents[2]
 REFUSALS = (UserError, UnreadableSample, UnreadableVideo)
@@ -716,6 +719,14 @@ def read_gaze_picture(path: Path) -> Any:
     return to_plain(read_picture(path))
 
 
+def read_skeletons(path: Path) -> Any:
+    section = SkeletonSection(
+        data_source="npz", data_root=str(path), unit="m", skeleton="coco17", classes=made_motion.CLASSES
+    )
+    motion = load_motion(section)
+    return motion.xyz.tolist(), motion.labels.tolist(), list(motion.subjects)
+
+
 READERS: dict[str, Reader] = {
     "table of digits": Reader(
         make_digits, read_the_digits, ("tasks/tokens/small_pictures.py:read_digits",), is_verified=True, flips=20
@@ -723,6 +734,11 @@ READERS: dict[str, Reader] = {
     "IDX file": Reader(make_idx, read_the_idx, ("tasks/tokens/small_pictures.py:_read_bytes",), flips=20),
     "small picture": Reader(
         make_picture, read_a_small_picture, ("tasks/tokens/small_pictures.py:_read_bytes",), flips=20
+    ),
+    "sequences of skeletons": Reader(
+        lambda folder: made_motion.write_motion(folder / "motion.npz"),
+        read_skeletons,
+        ("tasks/skeleton/motion.py:_read_arrays", "tasks/skeleton/motion.py:load_motion"),
     ),
     "arrays to predict from": Reader(make_arrays, read_input_arrays, ("data/arrays.py:read_arrays",)),
     "what is ordinary for a model": Reader(

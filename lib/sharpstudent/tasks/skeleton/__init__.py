@@ -1,0 +1,1 @@
+"""The skeleton task: which action a moving skeleton does."""
