@@ -1,4 +1,4 @@
-"""Both stages, the evaluation and an export of a skeleton student, by the scripts, on generated motion."""
+"""Both stages and the evaluation of a skeleton student, by the scripts, on generated motion."""
 
 from __future__ import annotations
 
@@ -47,12 +47,6 @@ def test_models_are_evaluated_on_held_out_people_by_class_and_person(trained: Wo
     assert {"accuracy", "top5", "log_loss"} <= found["models"][0]["metrics"].keys()
     assert found["models"][0]["metrics"]["top5"]["value"] == 1.0  # of four classes
     assert Path(trained / "found/report.html").is_file()
-
-
-def test_a_student_is_exported_to_onnx_through_the_gate(trained: Workplace) -> None:
-    pytest.importorskip("onnxruntime")
-    ended = trained.call("export_model.py", str(trained.find_run("first")), "--to", "onnx", "--out", "small.onnx")
-    assert ended.code == 0, ended.out + ended.err
 
 
 def test_a_missing_teacher_checkpoint_stops_stage_2(trained: Workplace) -> None:

@@ -134,9 +134,10 @@ class LastE(nn.Module):
 
     def forward(self, joint: Tensor, velocity: Tensor, bone: Tensor) -> dict[str, Tensor]:
         """Compute the logits of each row."""
-        streams = torch.cat([norm(one) for norm, one in zip(self.norms, (joint, velocity, bone), strict=True)])
-        features = self.stem(streams).unflatten(0, (len(STREAMS), len(joint)))
-        fused = torch.einsum("sc,srctv->rctv", self.fusion.softmax(0), features)
+        # One behind the other in time, the streams share the statistics of the stem's norm; rows stay of any number.
+        streams = [norm(one) for norm, one in zip(self.norms, (joint, velocity, bone), strict=True)]
+        features = self.stem(torch.cat(streams, 2)).unflatten(2, (len(STREAMS), joint.shape[2]))
+        fused = torch.einsum("sc,rcstv->rctv", self.fusion.softmax(0), features)
         return {"logits": self.head(self.dropout(self.blocks(fused).mean((2, 3))))}
 
 
