@@ -74,7 +74,7 @@ def change(name: str) -> dict[str, Any]:
         ("zero", "frames without a body"),
         ("one frame", "leave out sequences of one frame"),
         ("joints", "has other joints than coco17"),
-        ("millimetres", "--set data.unit=mm"),
+        ("millimetres", 'write "unit": "mm" in the group data'),
     ],
 )
 def test_data_that_cannot_be_right_is_refused(tmp_path: Path, name: str, said: str) -> None:

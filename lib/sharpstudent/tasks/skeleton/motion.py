@@ -119,7 +119,7 @@ def _check_positions(motion: Motion, path: Path, section: SkeletonSection) -> No
     side = float(np.median(box.max(axis=1))) * find_metres(section)
     if not PERSON[0] <= side <= PERSON[1]:
         expected = f"people of {PERSON[0]} to {PERSON[1]} m"
-        remedy = f"--set data.unit={'m' if section.unit == 'mm' else 'mm'}"
+        remedy = f'write "unit": "{"m" if section.unit == "mm" else "mm"}" in the group data of the config'
         got = f"{side:.3g} m with data.unit {section.unit}"
         raise UserError.about(str(path), "is in another unit than the config says", expected, got, remedy)
 
