@@ -586,6 +586,16 @@ def read_task_of_model(path: Path) -> Any:
     return _read_task(str(path))[1]
 
 
+def make_preflight(folder: Path) -> Path:
+    return write_text("preflight.json", json.dumps({"rows": [{"name": "teacher", "auc": 0.9}]}))(folder)
+
+
+def read_preflight(path: Path) -> Any:
+    from sharpstudent.train.advice import read_models
+
+    return to_plain(read_models(path))
+
+
 def read_timm(path: Path) -> Any:
     from sharpstudent.models.weight_files import read_timm_config
 
@@ -748,6 +758,7 @@ READERS: dict[str, Reader] = {
         make_journal, read_journal, ("report/predictions.py:PredictionFolder._read_journal",), flips=10
     ),
     "checkpoint, its digest beside it": Reader(make_checkpoint, read_weights, VERIFIED, is_verified=True),
+    "report of a preflight": Reader(make_preflight, read_preflight, ("train/advice.py:read_models",)),
     "checkpoint, by the evaluation": Reader(
         make_checkpoint, read_evaluated, ("checkpoint/store.py:render_model",), is_verified=True
     ),
@@ -965,6 +976,7 @@ READERS: dict[str, Reader] = {
 }  # fmt: skip
 
 NEEDS_NO_ROW: dict[str, str] = {
+    "checkpoint/store.py:load_run_state": "a file that was verified; tests/checkpoint/test_run_state.py",
     "tasks/wakeword/speech_embedding.py:_open_session": "a digest, and a file that has it",
     "tasks/gaze/feature_cache.py:_read": "features that are computed anew where the file has another length",
     "evaluation/ablate.py:_train": "the log of a run that has just failed, for the message",

@@ -207,12 +207,21 @@ def read_record(folder: Path) -> RunRecord:
     if not rows:
         remedy = "train on, then look again"
         raise UserError.about(str(folder / "logs" / "metrics.csv"), "has no epoch yet", remedy=remedy)
-    report = folder / "logs" / REPORT_NAME
+    return RunRecord(config, find_task(config.task), rows, read_models(folder / "logs" / REPORT_NAME))
+
+
+def read_models(report: Path) -> dict[str, dict[str, Any]]:
+    """Read the rows of a preflight report by the name of their model; {} where there is no report.
+
+    Raises:
+        UserError: For a file that is no such report.
+    """
+    if not report.is_file():
+        return {}
     try:
-        models = {one["name"]: one for one in read_json(report)["rows"]} if report.is_file() else {}
+        return {str(one["name"]): dict(one) for one in read_json(report)["rows"]}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError.about(str(report), "is damaged", got=str(error), remedy="restore it, or remove it") from None
-    return RunRecord(config, find_task(config.task), rows, models)
 
 
 def main(argv: Sequence[str]) -> None:
