@@ -83,6 +83,7 @@ class Task(ABC):
         renderer: `module:Class` that draws and reports for this task, loaded when needed; None for the general one.
         pretrained: Further values of the key `student_init`, each with the `module:function` that loads such weights
             into a model, as `models.pretrained.load_imagenet` does.
+        heat_map_class: The number of the class that heat maps show the evidence for; None for the likeliest one.
         allow: The names that the user gave with `--allow`: what is permitted in this run.
     """
 
@@ -93,6 +94,7 @@ class Task(ABC):
     terms: ClassVar[Mapping[str, TermSpec]] = {}
     renderer: ClassVar[str | None] = None
     pretrained: ClassVar[Mapping[str, str]] = {}
+    heat_map_class: ClassVar[int | None] = None
 
     def __init__(
         self, section: Any = None, facts: Mapping[str, Any] | None = None, *, allow: Sequence[str] = ()
@@ -212,6 +214,12 @@ class Task(ABC):
         from sharpstudent.data.arrays import read_arrays
 
         yield read_arrays(source, self.example_batch(1))
+
+    def make_example_input(self) -> tuple[str, bytes]:
+        """Make a file to try a model on: its name and its content. The general task writes its `example_batch`."""
+        from sharpstudent.data.arrays import write_arrays
+
+        return "example.npz", write_arrays(self.example_batch(1))
 
     def describe(self, tables: Iterator[Table], stored: Mapping[str, Any]) -> Iterator[Answer]:
         """Say what the model's outputs for one source mean; the general task tells their values.

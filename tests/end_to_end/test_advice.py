@@ -141,6 +141,14 @@ PREDICTION: dict[str, str] = {
     "--reference": "--reference FOLDER",
     "--reference FOLDER": "--reference FOLDER",
 }
+# Option of app.py -> the words with which it is tried.
+APP: dict[str, str] = {
+    "--most-megabytes": "--most-megabytes 900",
+    "--most-seconds": "--most-seconds 600",
+    "--port": "--port 8080",
+    "--port 0": "--port 0",
+    "--port {}": "--port 8080",
+}
 # What is pasted and run -> the test that does so: here, or in another file.
 PASTED: dict[str, str] = {
     **dict.fromkeys(
@@ -193,8 +201,9 @@ NO_ADVICE = {
     "--help",
     "--task MODULE",
     "python {} MODEL INPUT... [options]",
+    "python {} MODEL... [options]",
 }
-TABLES: tuple[Any, ...] = (TRAINING, EVALUATION, EXPORT, PREPARATION, PREDICTION, PASTED, HERE, NO_ADVICE)
+TABLES: tuple[Any, ...] = (TRAINING, EVALUATION, EXPORT, PREPARATION, PREDICTION, APP, PASTED, HERE, NO_ADVICE)
 
 
 def test_every_command_and_option_that_a_message_advises_has_a_test() -> None:
@@ -248,6 +257,13 @@ def test_advised_options_of_a_prediction_are_accepted(words: str) -> None:
     from sharpstudent.deploy.inputs import parse_prediction
 
     parse_prediction(["model.pth", "a.jpg", *words.split()])
+
+
+@pytest.mark.parametrize("words", sorted(set(APP.values())))
+def test_advised_options_of_the_page_are_accepted(words: str) -> None:
+    from sharpstudent.deploy.inputs import parse_app
+
+    parse_app(["model.pth", *words.split()])
 
 
 # --- Pasted and run -------------------------------------------------------------------------------------------------

@@ -980,7 +980,9 @@ NEEDS_NO_ROW: dict[str, str] = {
     "tasks/wakeword/speech_embedding.py:_open_session": "a digest, and a file that has it",
     "tasks/gaze/feature_cache.py:_read": "features that are computed anew where the file has another length",
     "evaluation/ablate.py:_train": "the log of a run that has just failed, for the message",
-    "deploy/predict.py:_explain_unreadable": "the first 512 bytes, of a file that could not be read, for the message",
+    "deploy/app.py:App._predict": "its own answer, written before",
+    "deploy/app.py:App._show_answer": "its own answer, written before",
+    "deploy/predict.py:explain_unreadable": "the first 512 bytes, of a file that could not be read, for the message",
     "tasks/deepfake/annotate.py:_write": "a video that has been read; a fault is a line for the user",
     **dict.fromkeys(
         ("core/files.py:open_plain", "core/files.py:check_plain", "core/files.py:read_plain", "core/files.py:read_text",

@@ -60,6 +60,14 @@ def read_arrays(source: InputSource, example: Batch) -> Sample:
     return Sample(inputs=inputs, rows={"id": names}, shared=shared)
 
 
+def write_arrays(batch: Batch) -> bytes:
+    """Write the inputs of a batch as an .npz file, as `read_arrays` reads one."""
+    file = io.BytesIO()
+    arrays: dict[str, Any] = {name: values.numpy() for name, values in batch.inputs.items()}
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
 def _unpack(archive: Any) -> dict[str, NDArray[Any]]:
     with archive:
         if sum(record.file_size for record in archive.zip.infolist()) > MOST_BYTES:

@@ -10,17 +10,20 @@ Legend: B images, C channels, h x w a grid of features, N tokens of width D, H x
 from __future__ import annotations
 
 import contextlib
+import io
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 
 from sharpstudent.core.arguments import advise_extra
 from sharpstudent.core.errors import UserError
+from sharpstudent.core.types import Batch
 from sharpstudent.models.forward import evaluation_mode
 
 # The layer whose output is used, and what turns that output into (B, C, h, w); None where it has this shape already.
@@ -67,6 +70,76 @@ def compute_heat_maps(
         finally:
             cam.activations_and_grads.release()
     return np.clip(np.concatenate(maps), 0.0, 1.0).astype(np.float32, copy=False)
+
+
+class HighestPicture:
+    """Keeps the picture that is the strongest evidence for a class while batches pass, and draws its heat map.
+
+    Attributes:
+        score: The log-odds of the class for the picture that is kept.
+    """
+
+    def __init__(self, picture: str, scores: str, target: int | None) -> None:
+        """Begin without a picture.
+
+        Args:
+            picture: The name of the input that holds pictures, as in `ExportSpec`.
+            scores: The name of the output of logits.
+            target: The number of the class; None for the likeliest class of each picture.
+        """
+        self._picture, self._scores, self._target = picture, scores, target
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the picture."""
+        self.score, self._kept = -math.inf, None
+
+    def watch(self, batch: Batch, outputs: Mapping[str, Any]) -> None:
+        """Look at a batch.
+
+        Args:
+            batch: The batch, its pictures (R, 3, S, S) in 0..1.
+            outputs: The model's outputs by name, logits (R, C) among them.
+        """
+        if self._picture not in batch.inputs or self._scores not in outputs:
+            return
+        logits = outputs[self._scores].astype(np.float64)
+        total = np.logaddexp.reduce(logits, axis=1)
+        targets = logits.argmax(axis=1) if self._target is None else np.full(len(logits), self._target)
+        shares = logits[np.arange(len(logits)), targets] - total
+        row = int(shares.argmax())
+        if shares[row] > self.score:
+            self.score = float(shares[row])
+            self._kept = (batch.inputs[self._picture][row : row + 1].detach().clone(), int(targets[row]))
+
+    def draw(self, model: nn.Module) -> tuple[bytes, bytes, int] | None:
+        """Draw the picture, and the picture under its heat map.
+
+        Args:
+            model: The model, as in `compute_heat_maps`.
+
+        Returns:
+            Both as PNG, and the number of the class; None where there is no picture, or no heat map of this model.
+        """
+        if self._kept is None:
+            return None
+        from matplotlib import colormaps
+
+        picture, target = self._kept
+        maps = compute_heat_maps(model, picture, target=target)
+        if maps is None:
+            return None
+        plain = picture[0].permute(1, 2, 0).cpu().numpy()
+        heat = maps[0][..., None]
+        colours = colormaps["inferno"](maps[0])[..., :3]
+        return _to_png(plain), _to_png(plain * (1.0 - 0.6 * heat) + colours * 0.6 * heat), target
+
+
+def _to_png(picture: NDArray[Any]) -> bytes:
+    """Write a picture (H, W, 3) in 0..1 as PNG."""
+    file = io.BytesIO()
+    Image.fromarray(np.clip(255 * picture, 0, 255).astype(np.uint8)).save(file, "PNG")
+    return file.getvalue()
 
 
 def explain_no_heat_maps(model: nn.Module, *, side: int, target: int) -> str | None:

@@ -1,4 +1,4 @@
-"""The command line of predict.py, and the files, cameras and streams that its words stand for.
+"""The command lines of predict.py and app.py, and the files, cameras and streams that its words stand for.
 
 Importing this loads no torch. Nothing is opened here: what cannot be read is said when its turn comes, and the others
 are answered.
@@ -30,7 +30,7 @@ from sharpstudent.core.types import InputSource
 from sharpstudent.evaluation.command_line import ModelRequest, choose_task, split_name
 from sharpstudent.task import Task
 
-PREDICT = "predict.py"
+PREDICT, APP = "predict.py", "app.py"
 STDIN = "-"  # the word for a list of inputs on standard input, one a line
 MOST_CAMERAS = 100
 SHOWN = 5  # endings that a line names
@@ -102,9 +102,7 @@ def parse_prediction(argv: Sequence[str]) -> tuple[type[Task], PredictionCommand
     _add_running_options(parser.add_argument_group("output and running"))
     read = parser.read(argv)
     name, path = split_name(read.model)
-    of_model, of_inputs = (
-        {action.dest: getattr(read, action.dest) for action in one._group_actions} for one in (models, inputs)
-    )
+    of_model, of_inputs = _split_options(read, models, inputs)
     command = fill(
         PredictionCommand,
         read,
@@ -122,14 +120,93 @@ def _add_running_options(group: Any) -> None:
     add("--json", dest="as_json", action="store_true", help="print a line of JSON for each input, and nothing else")
     text = "ordinary files for this model: what is unlike them is said; stored beside the model's file"
     add("--reference", metavar="INPUT", nargs="+", default=[], help=text)
-    add_option(group, SHARED, "--device")
     text = "inputs that are read at the same time (%(default)s)"
     add_option(group, SHARED, "--workers", type=read_number(int, 1, 64), default=default.workers, help=text)
+    _add_model_options(group, default.batch_size)
+
+
+def _add_model_options(group: Any, batch_size: int) -> None:
+    add_option(group, SHARED, "--device")
     text = "samples that pass the model at once (%(default)s)"
-    add("--batch-size", metavar="N", type=read_number(int, 1, 4096), default=default.batch_size, help=text)
+    group.add_argument("--batch-size", metavar="N", type=read_number(int, 1, 4096), default=batch_size, help=text)
     add_option(
         group, SHARED, "--task", help="task of the model, by name or as MODULE:CLASS (default: as its file says)"
     )
+
+
+@dataclass(frozen=True)
+class AppCommand:
+    """The command line of app.py.
+
+    Attributes:
+        models: The models, with what the command says of files that do not describe themselves.
+        options: The values of the task's own options, by name.
+        device: The value of `--device`, such as `auto`.
+        batch_size: How many samples pass a model at once.
+        port: The port on 127.0.0.1; 0 for a free one.
+        most_megabytes: The largest file that is taken [MB].
+        most_seconds: How long one answer may take [s].
+        most_waiting: How many files may wait while one is judged.
+    """
+
+    models: tuple[ModelRequest, ...]
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    device: str = "auto"
+    batch_size: int = 16
+    port: int = 7860
+    most_megabytes: float = 500.0
+    most_seconds: float = 300.0
+    most_waiting: int = 4
+
+
+def parse_app(argv: Sequence[str]) -> tuple[type[Task], AppCommand]:
+    """Read the command line of app.py.
+
+    Args:
+        argv: The arguments, without the program's name.
+
+    Returns:
+        The class of the task, and the command.
+
+    Raises:
+        UserError: For every mistake.
+        SystemExit: With 0, after `--help`.
+    """
+    task = choose_task(argv)
+    parser = Parser(
+        APP,
+        "Serve a page on this machine: drop a file on it, and read what a trained model says of it.",
+        usage=f"python {APP} MODEL... [options]",
+        more=f"{EXIT_CODES}\n0 also after Ctrl-C, which ends it",
+        examples=(f"{APP} output/RUN", f"{APP} small=output/A large=output/B --port 8080"),
+    )
+    default = AppCommand(())
+    text = "run folders, checkpoints, exported files; the page offers all of them; NAME=MODEL sets a name"
+    parser.add_argument("models", metavar="MODEL", nargs="+", help=text)
+    inputs = parser.add_argument_group("how inputs are read")
+    models = parser.add_argument_group("models whose files do not describe them")
+    task.add_input_options(inputs, models)
+    group = parser.add_argument_group("limits and running")
+    add = group.add_argument
+    number = read_number(int, 0, 65_535)
+    add("--port", metavar="N", type=number, default=default.port, help="port on 127.0.0.1 (%(default)s); 0: any")
+    most = read_number(float, 0, 100_000, above=True)
+    text = "largest file that is taken, in megabytes (%(default)g)"
+    add("--most-megabytes", metavar="X", type=most, default=default.most_megabytes, help=text)
+    text = "how long one answer may take, in seconds (%(default)g)"
+    add("--most-seconds", metavar="X", type=most, default=default.most_seconds, help=text)
+    text = "files that may wait while one is judged (%(default)s)"
+    add("--most-waiting", metavar="N", type=read_number(int, 0, 1000), default=default.most_waiting, help=text)
+    _add_model_options(group, default.batch_size)
+    read = parser.read(argv)
+    of_model, of_inputs = _split_options(read, models, inputs)
+    requests = [ModelRequest(path, name, options=of_model) for name, path in map(split_name, read.models)]
+    return task, fill(AppCommand, read, models=tuple(requests), options=of_inputs)
+
+
+def _split_options(read: Any, *groups: Any) -> tuple[dict[str, Any], ...]:
+    """Give the values of the options of each group."""
+    return tuple({action.dest: getattr(read, action.dest) for action in group._group_actions} for group in groups)
 
 
 @dataclass(frozen=True)

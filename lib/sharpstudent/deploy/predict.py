@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -26,7 +26,7 @@ from sharpstudent.core.errors import RunInterrupted, UserError, format_count_of
 from sharpstudent.core.files import explain, open_plain, recognise_foreign
 from sharpstudent.core.io import stop_signals_raised
 from sharpstudent.core.naming import shorten
-from sharpstudent.core.types import FEATURES, Answer, InputSource, Sample, Table
+from sharpstudent.core.types import FEATURES, Answer, Batch, InputSource, Sample, Table
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.deploy.familiar import Familiar, FeatureStatistics, find_statistics, open_familiar, store_reference
 from sharpstudent.deploy.inputs import FoundInputs, PredictionCommand, find_inputs
@@ -129,6 +129,7 @@ class Predictor:
         *,
         batch_size: int,
         probe: Familiar | FeatureStatistics | None = None,
+        watch: Callable[[Batch, Mapping[str, Any]], None] | None = None,
     ) -> None:
         """Keep the model and the task.
 
@@ -138,9 +139,10 @@ class Predictor:
             device: The device of the model.
             batch_size: How many samples pass the model at once.
             probe: Adds a column made of the model's features, such as the distance from ordinary material; or None.
+            watch: Is called with each batch and its outputs, by name, as arrays of a row each.
         """
         self._opened, self._task, self._device = opened, task, device
-        self._batch_size, self._probe = batch_size, probe
+        self._batch_size, self._probe, self._watch = batch_size, probe, watch
         self._read: defaultdict[int, _Read] = defaultdict(_Read)
         self._waiting: list[tuple[int, Sample]] = []  # samples of the next batch, with the numbers of their inputs
 
@@ -240,6 +242,8 @@ class Predictor:
                 )
         if self._probe is not None:
             columns[self._probe.column] = self._probe.measure(outputs, batch)
+        if self._watch is not None:
+            self._watch(batch, columns)
         return columns
 
 
@@ -295,11 +299,40 @@ def _open_familiar(
             try:
                 found += [(source.name, table) for table in tables if probe.column in table]
             except UnreadableSample as error:
-                print_line(console, f"{source.name}: {_explain_unreadable(source, error)}")
+                print_line(console, f"{source.name}: {explain_unreadable(source, error)}")
         groups = [name for name, table in found for _ in table["id"]]
         rows = np.concatenate([table[probe.column] for _, table in found]) if found else np.empty((0, 0))
         print_line(console, store_reference(opened, probe.layers, rows, groups, where=", ".join(command.reference)))
     return open_familiar(opened, lambda line: print_line(console, line))
+
+
+def build_request(opened: OpenedModel, task: Task, options: Mapping[str, Any]) -> PredictionRequest:
+    """Describe what answers rest on.
+
+    Args:
+        opened: The model.
+        task: Its task.
+        options: The values of the task's own options, by name.
+
+    Returns:
+        The description, as it stands in predictions.json.
+    """
+    given = {name: value for name, value in options.items() if value not in (None, False)}
+    return PredictionRequest(
+        task=f"{type(task).__module__}:{type(task).__qualname__}",
+        model=opened.name,
+        sha256=opened.sha256,
+        options=json.loads(json.dumps(given, default=str)),
+    )
+
+
+def describe_stored(opened: OpenedModel, familiar: Familiar | None) -> dict[str, Any]:
+    """Describe what is stored with a model, for `Task.describe`: its own description, and what is ordinary for it."""
+    return {
+        **opened.about,
+        "model": opened.name,
+        "familiar": None if familiar is None else familiar.describe(),
+    }
 
 
 class _Run:
@@ -316,19 +349,9 @@ class _Run:
     ) -> None:
         self._command, self._opened, self._task, self._console = command, opened, task, console
         self._sources, self._notes = found.sources, (*opened.notes, *found.notes)
-        options = {name: value for name, value in command.options.items() if value not in (None, False)}
-        request = PredictionRequest(
-            task=f"{type(task).__module__}:{type(task).__qualname__}",
-            model=opened.name,
-            sha256=opened.sha256,
-            options=json.loads(json.dumps(options, default=str)),
-        )
+        request = build_request(opened, task, command.options)
         self._folder = None if command.out is None else PredictionFolder(command.out, request, self._say)
-        self._stored = {
-            **opened.about,
-            "model": opened.name,
-            "familiar": None if familiar is None else familiar.describe(),
-        }
+        self._stored = describe_stored(opened, familiar)
         self._done: dict[InputSource, Prediction] = {}
         self._said = set[str]()
         for note in found.notes:
@@ -369,7 +392,7 @@ class _Run:
             assert last is not None
             self._keep(source, self._add(source, last, time.monotonic() - begun, "answered"))
         except UnreadableSample as error:
-            reason = _explain_unreadable(source, error)
+            reason = explain_unreadable(source, error)
             prediction = Prediction(input=source.name, status="unreadable", sentence=reason)
             self._keep(source, prediction if self._folder is None else self._folder.add(source, prediction, None))
         except RunInterrupted:
@@ -462,7 +485,7 @@ class _InputProgress(Display):
         )
 
 
-def _explain_unreadable(source: InputSource, error: UnreadableSample) -> str:
+def explain_unreadable(source: InputSource, error: UnreadableSample) -> str:
     """Say why an input cannot be read, and what lies in its place where that is known."""
     reason = error.reason
     if source.path is not None:

@@ -271,23 +271,40 @@ def render_prediction(prediction: Prediction, answer: Answer, request: Predictio
     Returns:
         HTML without scripts that fetches nothing.
     """
+    making = [("Model", request.model), ("sha256 of the model", request.sha256), ("Task", request.task)]
+    making += [(name.replace("_", " ").capitalize(), str(value)) for name, value in request.options.items()]
+    return _render("prediction.html.j2", prediction, answer, making=making)
+
+
+def render_answer(prediction: Prediction, answer: Answer) -> str:
+    """Render the part of such a page that holds the answer, its charts and its pictures, for another page.
+
+    Args:
+        prediction: The answer as data.
+        answer: The answer with charts and pictures.
+
+    Returns:
+        The sections, as HTML.
+    """
+    return _render("answer.html.j2", prediction, answer)
+
+
+def _render(template: str, prediction: Prediction, answer: Answer, **parts: Any) -> str:
     pictures = [
         (title, [(_to_address(content), caption) for content, caption in shown])
         for title, shown in answer.pictures.items()
         if shown
     ]
-    making = [("Model", request.model), ("sha256 of the model", request.sha256), ("Task", request.task)]
-    making += [(name.replace("_", " ").capitalize(), str(value)) for name, value in request.options.items()]
     return (
         build_templates()
-        .get_template("prediction.html.j2")
+        .get_template(template)
         .render(
             prediction=prediction,
             charts=[(chart, render_svg(chart)) for chart in answer.charts],
             pictures=pictures,
-            making=making,
             made_at=datetime.now(UTC).isoformat(timespec="seconds"),
             colours={"light": (LIGHT_PAPER, LIGHT_SERIES), "dark": (DARK_PAPER, DARK_SERIES)},
+            **parts,
         )
     )
 

@@ -48,6 +48,7 @@ class DeepfakeTask(ClassificationTask):
     unit = "picture"
     group_unit = "person"
     renderer = "sharpstudent.tasks.deepfake.evaluation.renderer:FaceRenderer"
+    heat_map_class = 1  # fake
     pretrained: ClassVar[Mapping[str, str]] = {"imagenet": "sharpstudent.models.pretrained:load_imagenet"}
 
     def __init__(
@@ -207,6 +208,12 @@ class DeepfakeTask(ClassificationTask):
         from sharpstudent.tasks.deepfake.read_input import read_input
 
         return read_input(source, image_size=self.image_size)
+
+    def make_example_input(self) -> tuple[str, bytes]:
+        """Give a face that a program drew."""
+        from importlib.resources import files
+
+        return "example.jpg", (files("sharpstudent.tasks.deepfake.report") / "templates/example.jpg").read_bytes()
 
     def describe(self, tables: Iterator[Table], stored: Mapping[str, Any]) -> Iterator[Answer]:
         """Say by the stored thresholds whether an input is likely fake, by person and over time."""
