@@ -982,6 +982,7 @@ NEEDS_NO_ROW: dict[str, str] = {
     "evaluation/ablate.py:_train": "the log of a run that has just failed, for the message",
     "deploy/app.py:App._predict": "its own answer, written before",
     "deploy/app.py:App._show_answer": "its own answer, written before",
+    "tasks/deepfake/task.py:DeepfakeTask.make_example_input": "a file of the package",
     "deploy/predict.py:explain_unreadable": "the first 512 bytes, of a file that could not be read, for the message",
     "tasks/deepfake/annotate.py:_write": "a video that has been read; a fault is a line for the user",
     **dict.fromkeys(
