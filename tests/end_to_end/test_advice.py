@@ -146,7 +146,6 @@ APP: dict[str, str] = {
     "--most-megabytes": "--most-megabytes 900",
     "--most-seconds": "--most-seconds 600",
     "--port": "--port 8080",
-    "--port 0": "--port 0",
     "--port {}": "--port 8080",
 }
 # What is pasted and run -> the test that does so: here, or in another file.

@@ -32,6 +32,7 @@ from werkzeug.routing import Map, Rule
 from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.utils import redirect, send_from_directory
 from werkzeug.wrappers import Request, Response
+from werkzeug.wsgi import get_input_stream
 
 from sharpstudent.core.errors import RunInterrupted, UserError
 from sharpstudent.core.io import stop_signals_raised
@@ -364,17 +365,15 @@ def _check_origin(request: Request) -> None:
 
 
 def _drain(request: Request) -> None:
-    """Read and throw away the rest of a request, for a while."""
-    end, stream = time.monotonic() + DRAIN_SECONDS, request.environ["wsgi.input"]
-    rest = request.content_length or 0
-    while rest > 0 and time.monotonic() < end:
-        try:
-            content = stream.read(min(CHUNK, rest))
-        except OSError:
-            return  # the other side has gone, or everything was read before
-        if not content:
-            return
-        rest -= len(content)
+    """Read and throw away what is left of a request, for a while."""
+    # The stream that the form was read from knows how much is left; there is none where nothing has been read.
+    stream = vars(request).get("stream") or get_input_stream(request.environ)
+    end = time.monotonic() + DRAIN_SECONDS
+    try:
+        while stream.read(CHUNK) and time.monotonic() < end:
+            pass
+    except (OSError, HTTPException):
+        return  # the other side has gone
 
 
 def _to_json(value: Any) -> str:
