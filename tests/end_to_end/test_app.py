@@ -195,3 +195,18 @@ def test_the_page_answers_in_a_browser_at_390_px_and_asks_nobody_else(
         }
         assert page.list_complaints() == []
     assert served.list_uploads() == []
+
+
+def test_an_answer_that_takes_too_long_is_given_up_and_a_start_removes_what_a_kill_left(folder: Path) -> None:
+    first = Served(folder, "model.pth", "--most-seconds", "0.000001")
+    code, found = first.predict("film.avi", (folder / "film.avi").read_bytes())
+    assert (code, "--most-seconds" in found["error"]) == (503, True)
+    (session,) = [one for one in first.list_sessions() if str(first.process.pid) in (one / ".lock").read_text()]
+    (session / "uploads/left").mkdir()
+    (session / "uploads/left/face.png").write_bytes(b"private")
+    first.end(signal.SIGKILL)
+    assert session.exists()
+    second = Served(folder, "model.pth")
+    assert not session.exists()
+    assert any("removed" in line for line in second.said)
+    assert second.end(signal.SIGINT) == 0

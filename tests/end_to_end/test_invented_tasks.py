@@ -277,3 +277,31 @@ def test_a_run_predicts_from_files_of_arrays_by_the_same_script(trained: Trained
         assert one["score"] == pytest.approx(float(probabilities.max()), abs=1e-6)
     else:
         assert one["details"]["rows"][0]["heatmap"]["high"] == pytest.approx(float(output[0].max()), abs=1e-5)
+
+
+def test_the_page_serves_the_task_and_answers_about_its_example(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rich.console import Console
+    from sharpstudent.deploy.app import App, open_served
+    from sharpstudent.deploy.inputs import parse_app
+    from sharpstudent.deploy.uploads import UploadFolder
+    from werkzeug.test import Client
+
+    monkeypatch.chdir(trained.place.folder)
+    monkeypatch.setenv("TMPDIR", str(trained.place.folder))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    words = [str(trained.run("second")), "--device", "cpu", "--task", trained.task.reference]
+    task, command = parse_app(words)
+    folder = UploadFolder()
+    try:
+        client = Client(App(open_served(command, task, Console(quiet=True)), command, folder))
+        found = client.post("/predict", data={"example": "1"})
+        assert found.status_code == 200, found.text
+        assert found.json is not None
+        assert found.json["predictions"][0]["status"] == "answered"
+        assert found.json["predictions"][0]["sentence"] in client.post(
+            "/", data={"example": "1"}, follow_redirects=True
+        ).text.replace("\u00a0", " ")
+    finally:
+        folder.close()

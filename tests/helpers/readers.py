@@ -978,7 +978,7 @@ READERS: dict[str, Reader] = {
 NEEDS_NO_ROW: dict[str, str] = {
     "checkpoint/store.py:load_run_state": "a file that was verified; tests/checkpoint/test_run_state.py",
     "tasks/wakeword/speech_embedding.py:_open_session": "a digest, and a file that has it",
-    "tasks/gaze/feature_cache.py:_read": "features that are computed anew where the file has another length",
+    "tasks/gaze/feature_cache.py:_read": "features that are computed anew where the digest in the file does not fit",
     "evaluation/ablate.py:_train": "the log of a run that has just failed, for the message",
     "deploy/app.py:App._predict": "its own answer, written before",
     "deploy/app.py:App._show_answer": "its own answer, written before",

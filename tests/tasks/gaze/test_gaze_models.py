@@ -106,6 +106,9 @@ def test_features_are_computed_once_for_the_same_pixels(tmp_path) -> None:
     assert torch.equal(first, again[:2])
     torch.testing.assert_close(again, expected, rtol=2e-3, atol=2e-3)
     file = next(path for path in (tmp_path / "features").rglob("*") if path.is_file())
-    file.write_bytes(file.read_bytes()[:20])
-    with torch.no_grad():
-        assert torch.equal(cache(model.backbone, image), again)
+    whole = file.read_bytes()
+    for damaged in (whole[:20], whole[:-1], whole[:40] + bytes([whole[40] ^ 64]) + whole[41:]):
+        file.write_bytes(damaged)
+        with torch.no_grad():
+            assert torch.equal(cache(model.backbone, image), again)
+        assert file.read_bytes() == whole

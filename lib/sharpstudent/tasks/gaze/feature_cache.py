@@ -17,6 +17,8 @@ from sharpstudent.core.files import read_plain
 from sharpstudent.core.io import make_folder, write_bytes_atomically
 from sharpstudent.models.weights import compute_weights_hash
 
+DIGEST_BYTES = 16
+
 
 class FeatureCache:
     """A folder of features."""
@@ -53,22 +55,29 @@ class FeatureCache:
         return torch.stack([one for one in found if one is not None]).to(image.device).float()
 
     def _name(self, pixels: np.ndarray) -> Path:
-        digest = hashlib.blake2b(pixels.tobytes(), digest_size=16).hexdigest()
+        digest = _compute_digest(pixels.tobytes()).hex()
         return self._folder / self._weights / digest[:2] / digest
 
 
 def _read(path: Path) -> Tensor | None:
-    """Read an entry: three int32 of its shape, then float16; None where there is none, or it was cut short."""
+    """Read an entry; None where there is none, or where its digest does not fit: it is computed again."""
     try:
         content = read_plain(path)
     except OSError:
         return None
-    shape = np.frombuffer(content[:12], np.int32) if len(content) >= 12 else np.zeros(3, np.int32)
-    if len(content) != 12 + 2 * int(np.prod(shape.astype(np.int64))) or not shape.all():
+    digest, body = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
+    if len(body) < 12 or digest != _compute_digest(body):
         return None
-    return torch.from_numpy(np.frombuffer(content, np.float16, offset=12).reshape(shape.tolist()).copy())
+    shape = np.frombuffer(body[:12], np.int32).tolist()
+    return torch.from_numpy(np.frombuffer(body, np.float16, offset=12).reshape(shape).copy())
 
 
 def _write(path: Path, features: np.ndarray) -> None:
+    """Write an entry: the digest of what follows, three int32 of its shape, then its values as float16."""
+    body = np.array(features.shape, np.int32).tobytes() + features.tobytes()
     make_folder(path.parent)
-    write_bytes_atomically(path, np.array(features.shape, np.int32).tobytes() + features.tobytes())
+    write_bytes_atomically(path, _compute_digest(body) + body)
+
+
+def _compute_digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest()
