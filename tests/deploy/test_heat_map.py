@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import builtins
+import io
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sharpstudent.core.errors import UserError
-from sharpstudent.deploy.heat_map import compute_heat_maps, explain_no_heat_maps
+from sharpstudent.core.types import Batch
+from sharpstudent.deploy.heat_map import HighestPicture, compute_heat_maps, explain_no_heat_maps
 from sharpstudent.evaluation.load_model import OpenedClassifier
 from sharpstudent.models.vision import Classifier, PicturePreprocess, build_classifier
 from torch import Tensor, nn
@@ -79,6 +82,22 @@ def test_what_speaks_for_real_is_not_lit() -> None:
     turned = compute_heat_maps(model, draw_spots((8, 8)), target=0)
     assert turned is not None
     assert turned.max() > 0.9
+
+
+@pytest.mark.parametrize("target", [0, 1])
+def test_the_highest_of_all_batches_is_drawn_and_no_map_without_evidence(target: int) -> None:
+    need_grad_cam()
+    model, spots = BrightSpots(), draw_spots((8, 8), (40, 8))
+    highest = HighestPicture("images", "logits", target)
+    for picture in (spots[:1] * 0.9, spots[1:], torch.full((1, 3, SIDE, SIDE), 0.2)):
+        logits = model.compute_logits(picture).detach().numpy()
+        highest.watch(Batch(inputs={"images": picture}, rows={"id": ("a",)}), {"logits": logits})
+    drawn = highest.draw(model)
+    assert drawn is not None
+    plain, heat, of = drawn
+    shown = np.asarray(Image.open(io.BytesIO(plain)))
+    assert (of, heat is None) == (target, target == 0)  # nothing in a picture speaks for real
+    assert (shown.max() > 250) == (target == 1)
 
 
 def test_an_opened_model_has_maps_through_its_adaptation() -> None:

@@ -352,7 +352,10 @@ def _add_heat_map(model: ServedModel, answer: Answer) -> Answer:
         return answer
     plain, heat, target = drawn
     name = (*list_class_names(model.task), *map(str, range(target + 1)))[target]
-    pictures = [(plain, "as the model sees it"), (heat, f"bright: evidence for {name} (Grad-CAM)")]
+    if heat is None:
+        pictures = [(plain, f"no part of it is evidence for {name} (Grad-CAM)")]
+    else:
+        pictures = [(plain, "as the model sees it"), (heat, f"bright: evidence for {name} (Grad-CAM)")]
     return replace(answer, pictures={**answer.pictures, "Heat map of the highest score": pictures})
 
 

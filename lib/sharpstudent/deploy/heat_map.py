@@ -112,14 +112,15 @@ class HighestPicture:
             self.score = float(shares[row])
             self._kept = (batch.inputs[self._picture][row : row + 1].detach().clone(), int(targets[row]))
 
-    def draw(self, model: nn.Module) -> tuple[bytes, bytes, int] | None:
+    def draw(self, model: nn.Module) -> tuple[bytes, bytes | None, int] | None:
         """Draw the picture, and the picture under its heat map.
 
         Args:
             model: The model, as in `compute_heat_maps`.
 
         Returns:
-            Both as PNG, and the number of the class; None where there is no picture, or no heat map of this model.
+            Both as PNG, the second None where nothing is evidence for the class, and the number of the class. None
+            where there is no picture, or no heat map of this model.
         """
         if self._kept is None:
             return None
@@ -130,6 +131,8 @@ class HighestPicture:
         if maps is None:
             return None
         plain = picture[0].permute(1, 2, 0).cpu().numpy()
+        if not maps.any():
+            return _to_png(plain), None, target
         heat = maps[0][..., None]
         colours = colormaps["inferno"](maps[0])[..., :3]
         return _to_png(plain), _to_png(plain * (1.0 - 0.6 * heat) + colours * 0.6 * heat), target
