@@ -71,6 +71,7 @@ def test_an_ablation_ends_in_table_picture_and_json_and_the_same_command_goes_on
     from sharpstudent.models.vision import build_classifier
 
     torch.manual_seed(3)
+    (tiny / "weights").mkdir(exist_ok=True)
     torch.save(build_classifier("test_resnet", classes=2, dropout=None).state_dict(), tiny / "weights/tiny_teacher.pth")
     assert tiny.call(STAGE_1, CONFIG, "-n", "first").code == 0
     words = (COMPARE, "ablate", CONFIG, "--seeds", "2", "--jobs", "2", "--set", "epoch=1", "--out", "output/worth")

@@ -9,6 +9,7 @@ import pytest
 from sharpstudent.config.cli import parse_command_line
 from sharpstudent.config.load import read_config_file
 from sharpstudent.core.errors import UserError
+from sharpstudent.evaluation.ablate import _describe_steps
 from sharpstudent.evaluation.arms import (
     ALONE,
     AS_IT_IS,
@@ -282,3 +283,16 @@ def test_table_picture_page_and_json_hold_every_arm(results: AblationResults) ->
     assert [row[0] for row in chart.rows] == ["better", "worse", "same"]
     assert render_png(chart).startswith(b"\x89PNG")
     assert AblationResults.model_validate_json(results.to_json()) == results
+
+
+def test_unlike_numbers_of_steps_are_said(tmp_path: Path) -> None:
+    def log(name: str, *steps: int) -> Path:
+        (tmp_path / name / "logs").mkdir(parents=True)
+        rows = "".join(f"{epoch},{count}\n" for epoch, count in enumerate(steps, 1))
+        (tmp_path / name / "logs/metrics.csv").write_text(f"epoch,steps\n{rows}")
+        return tmp_path / name
+
+    a, b, longer = log("a", 40, 37), log("b", 77), log("c", 77, 77)
+    assert _describe_steps({"one": [a, b], "two": [b]}) == "every arm takes 77 steps from the same stage-1 checkpoint"
+    assert _describe_steps({"one": [a], "two": [longer]}).endswith("keys and steps differ: one 77, two 154")
+    assert _describe_steps({"one": [a, longer]}).endswith("keys and steps differ: one 77 or 154")

@@ -388,7 +388,12 @@ def _measure(
         epochs=jobs[0].config.training.epochs,
         data={one.name: tuple(getattr(one, "notes", ())) for one in session.sets},
         protocol={
-            "steps": "every arm takes the same number of steps from the same stage-1 checkpoint",
+            "steps": _describe_steps(
+                {
+                    arm.name: [session.models[number * count + place].path.parent.parent for place in range(count)]
+                    for number, arm in enumerate(plan.arms)
+                }
+            ),
             "intervals": describe_intervals(f"{groups} and seeds", groups, rounds),
             "cost": f"seconds of processors a run, over those of “{_find_title(titles, plan.references[0])}”",
         },
@@ -399,6 +404,21 @@ def _measure(
         environment=heading.environment,
     )
     return results.model_copy(update={"verdict": write_verdict(results)})
+
+
+def _describe_steps(folders: Mapping[str, Sequence[Path]]) -> str:
+    """Say how many steps the runs of each arm took, from their logs/metrics.csv."""
+    from sharpstudent.report.logs import MetricsFile
+
+    taken = {
+        name: sorted({sum(int(row["steps"]) for row in MetricsFile(one / "logs/metrics.csv").read()) for one in runs})
+        for name, runs in folders.items()
+    }
+    each = {name: " or ".join(f"{count:,}" for count in counts) for name, counts in taken.items()}
+    if len(set(each.values())) == 1 and " or " not in (same := next(iter(each.values()))):
+        return f"every arm takes {same} steps from the same stage-1 checkpoint"
+    listed = ", ".join(f"{name} {counts}" for name, counts in each.items())
+    return f"from the same stage-1 checkpoint the arms take unlike numbers of steps, so keys and steps differ: {listed}"
 
 
 def _compute(metric: Any, table: Any) -> Any:

@@ -159,6 +159,8 @@ def read_digits(path: Path) -> NDArray[np.uint8]:
     """
     try:
         text = gzip.decompress(_read_bytes(path)).decode("ascii")
+        if not text.strip():
+            raise ValueError("it holds no line")  # NumPy would only warn
         values = np.loadtxt(io.StringIO(text), delimiter=",", dtype=np.float64, ndmin=2)
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise UserError.about(str(path), "is damaged", got=str(error), remedy=f"delete it; {ADVICE}") from error
