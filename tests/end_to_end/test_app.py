@@ -19,6 +19,7 @@ import torch
 from made_videos import write_video
 from sharpstudent.checkpoint.store import save_checkpoint
 from sharpstudent.models.vision import build_classifier
+from small_disk import small_disk
 from test_predict import MODELS, SIDE, draw_face, film, make_about, pytestmark, write_picture
 from workplace import ENVIRONMENT, ROOT
 
@@ -210,3 +211,16 @@ def test_an_answer_that_takes_too_long_is_given_up_and_a_start_removes_what_a_ki
     assert not session.exists()
     assert any("removed" in line for line in second.said)
     assert second.end(signal.SIGINT) == 0
+
+
+def test_a_full_disk_is_a_message_and_the_page_goes_on(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "weights").symlink_to(MODELS)
+    picture = (folder / "face.png").read_bytes()
+    with small_disk(tmp_path / "tmp", "1m") as disk:
+        served = Served(tmp_path, str(folder / "model.pth"))
+        code, found = served.predict("large.mp4", bytes(1_500_000))
+        assert (code, "no space" in found["error"].lower()) == (500, True), found
+        assert served.list_uploads() == []
+        assert served.predict("face.png", picture)[0] == 200
+        assert served.end() == 0
+        assert not any(disk.glob("sharpstudent-app-*/session-*"))

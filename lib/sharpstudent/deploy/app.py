@@ -27,7 +27,14 @@ from typing import Any
 from urllib.parse import quote
 
 from rich.console import Console
-from werkzeug.exceptions import Forbidden, HTTPException, NotFound, RequestEntityTooLarge, ServiceUnavailable
+from werkzeug.exceptions import (
+    Forbidden,
+    HTTPException,
+    InternalServerError,
+    NotFound,
+    RequestEntityTooLarge,
+    ServiceUnavailable,
+)
 from werkzeug.routing import Map, Rule
 from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.utils import redirect, send_from_directory
@@ -35,8 +42,13 @@ from werkzeug.wrappers import Request, Response
 from werkzeug.wsgi import get_input_stream
 
 from sharpstudent.core.errors import RunInterrupted, UserError
-from sharpstudent.core.io import stop_signals_raised
-from sharpstudent.core.naming import printable
+from sharpstudent.core.io import (
+    disk_errors_as_user_errors,
+    stop_signals_raised,
+    write_bytes_atomically,
+    write_text_atomically,
+)
+from sharpstudent.core.naming import printable, printable_lines
 from sharpstudent.core.types import Answer, InputSource, Table, list_class_names
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.deploy.familiar import open_familiar
@@ -174,6 +186,8 @@ class App:
             response = endpoint(request, **values)
         except HTTPException as error:
             response = self._refuse(request, error)
+        except UserError as error:  # such as a disk that is full
+            response = self._refuse(request, InternalServerError(printable_lines(str(error))))
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
         return response(environ, start_response)
@@ -261,7 +275,8 @@ class App:
             )
         try:
             with self._folder.hold_upload() as folder:
-                model, source = self._receive(request, folder)
+                with disk_errors_as_user_errors(folder):  # a form of some size is kept in a temporary file
+                    model, source = self._receive(request, folder)
                 with self._judging:
                     return self._judge(model, source)
         finally:
@@ -273,7 +288,7 @@ class App:
         if "example" in request.form:
             name, content = model.task.make_example_input()
             path = folder / name
-            path.write_bytes(content)
+            write_bytes_atomically(path, content)
         elif file is None or not file.filename:
             raise _BadFile("No file was sent: the form has the fields file and model.")
         else:
@@ -310,7 +325,7 @@ class App:
             model.task.finish_input(source, answer, folder)
         written.close([prediction], notes=model.opened.notes, is_complete=True)
         shown = answer or Answer(outcome="", sentence=prediction.sentence)
-        (folder / FRAGMENT).write_text(render_answer(prediction, shown), encoding="utf-8")
+        write_text_atomically(folder / FRAGMENT, render_answer(prediction, shown))
         self._folder.keep(folder)
         return folder
 

@@ -17,7 +17,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 from sharpstudent.core.errors import UserError
-from sharpstudent.core.io import LOCK_NAME, lock_folder
+from sharpstudent.core.io import LOCK_NAME, disk_errors_as_user_errors, lock_folder, make_folder
 
 MOST_ANSWERS = 20  # that are kept: the oldest one goes
 STARTING_SECONDS = 60.0  # a folder without a lock that is younger may be of a process that is starting
@@ -39,7 +39,8 @@ class UploadFolder:
             UserError: If the folder of all sessions belongs to somebody else, or is no folder.
         """
         base = find_base()
-        base.mkdir(mode=0o700, exist_ok=True)
+        with disk_errors_as_user_errors(base):
+            base.mkdir(mode=0o700, exist_ok=True)
         about = base.lstat()
         if not stat.S_ISDIR(about.st_mode) or (hasattr(os, "getuid") and about.st_uid != os.getuid()):
             raise UserError.about(
@@ -47,17 +48,19 @@ class UploadFolder:
             )
         base.chmod(0o700)
         self.removed = _remove_dead(base)
-        self.path = Path(tempfile.mkdtemp(prefix="session-", dir=base))
+        with disk_errors_as_user_errors(base):
+            self.path = Path(tempfile.mkdtemp(prefix="session-", dir=base))
         self._lock = lock_folder(self.path, lambda line: None, doing="served")
         self.answers, self._uploads = self.path / "answers", self.path / "uploads"
-        self.answers.mkdir()
-        self._uploads.mkdir()
+        make_folder(self.answers)
+        make_folder(self._uploads)
         self._kept: deque[Path] = deque()
 
     @contextlib.contextmanager
     def hold_upload(self) -> Generator[Path]:
         """Give an empty folder for one upload, and delete it with all that is in it afterwards."""
-        folder = Path(tempfile.mkdtemp(dir=self._uploads))
+        with disk_errors_as_user_errors(self._uploads):
+            folder = Path(tempfile.mkdtemp(dir=self._uploads))
         try:
             yield folder
         finally:

@@ -232,6 +232,6 @@ def main(argv: Sequence[str]) -> None:
     found = advise(run)
     for one in found:
         print(printable_lines(f"{one.what}\n    seen: {one.evidence}\n    try:  {one.remedy}"))
-    print(f"{format_count_of(len(run.rows), 'epoch')}: {len(found) or 'nothing'} found")
+    print(printable_lines(f"{format_count_of(len(run.rows), 'epoch')}: {len(found) or 'nothing'} found"))
     if found:
         sys.exit(FOUND)
