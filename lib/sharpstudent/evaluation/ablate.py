@@ -410,10 +410,10 @@ def _describe_steps(folders: Mapping[str, Sequence[Path]]) -> str:
     """Say how many steps the runs of each arm took, from their logs/metrics.csv."""
     from sharpstudent.report.logs import MetricsFile
 
-    taken = {
-        name: sorted({sum(int(row["steps"]) for row in MetricsFile(one / "logs/metrics.csv").read()) for one in runs})
-        for name, runs in folders.items()
-    }
+    def count(run: Path) -> int:
+        return sum(int(row["steps"] or 0) for row in MetricsFile(run / "logs/metrics.csv").read())
+
+    taken = {name: sorted({count(run) for run in runs}) for name, runs in folders.items()}
     each = {name: " or ".join(f"{count:,}" for count in counts) for name, counts in taken.items()}
     if len(set(each.values())) == 1 and " or " not in (same := next(iter(each.values()))):
         return f"every arm takes {same} steps from the same stage-1 checkpoint"
