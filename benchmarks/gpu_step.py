@@ -62,7 +62,7 @@ def measure(size: str, precision: Any, options: argparse.Namespace, *, is_cuda: 
         for name, way in ways.items():
             seconds[name].append(measure_seconds(way, setup))
     step = statistics.median(seconds["step"])
-    ratios = [a / b for a, b in zip(seconds["step"], seconds.get("floor", []), strict=False)]
+    ratios = [a / b for a, b in zip(seconds["step"], seconds["floor"], strict=True)] if "floor" in ways else []
     peak = torch.cuda.max_memory_allocated() / 2**20 if is_cuda else None
     del setup
     return {

@@ -9,6 +9,7 @@ cores over the summed time of the parts. The promise is 0.9 of it. Peak memory i
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import resource
@@ -89,7 +90,7 @@ def main() -> None:
         side = opened.input_key
         assert isinstance(side, int)
         source = InputSource(video.name, video, options={"fps": rate})
-        list(zip(range(3), read_input(source, image_size=side), strict=False))  # everything is loaded once
+        list(itertools.islice(read_input(source, image_size=side), 3))  # everything is loaded once
 
         decoding, frames = measure(lambda: [one for one in iterate_video(video, rate=rate) if one.image is not None])
         networks = load_networks()

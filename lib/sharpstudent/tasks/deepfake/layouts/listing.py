@@ -249,6 +249,7 @@ def read_csv(
         UserError: If it is broken or lacks a column.
     """
     form = f"a first line with {','.join(columns)}"
+    # A published list is not the user's to correct: cells of a line beyond its header are not read.
     found, rows = read_table(path, form=form, remedy=remedy or REMEDY, is_strict=False)
     missing = [name for name in columns if name not in found]
     if missing:
