@@ -60,7 +60,7 @@ def close_stage(run: Run, task: Task, data: TrainingData, result: FitResult | No
 
     After stage 1, the next step is the command of stage 2. After stage 2, the totals include the gain over stage 1 on
     the same validation data, with the guide's advice if it is small. The report is written last, so that its failure
-    loses nothing else. A run that had no step left to take keeps its report.
+    loses nothing else. A run that had no step left to take keeps its report. After that the folder is unlocked.
 
     Args:
         run: The run.
@@ -90,6 +90,7 @@ def close_stage(run: Run, task: Task, data: TrainingData, result: FitResult | No
     if run.config.report and (result.epochs_done > 0 or not path.is_file()):
         run.say(f"report: {write_run_report(run, task, data)}")
         run.say(_store_reference(run, task, data))
+    run.unlock_folder()
 
 
 def write_run_report(run: Run, task: Task, data: TrainingData) -> Path:

@@ -96,13 +96,19 @@ class Run:
         print_line(self.console, line)
 
     def lock_folder(self) -> None:
-        """Keep other processes out of the run folder until this one ends.
+        """Keep other processes out of the run folder until `unlock_folder`, or until this process ends.
 
         Raises:
             UserError: When another process holds the lock.
         """
         if self.lock is None:
             self.lock = lock_folder(self.folder, self.say)
+
+    def unlock_folder(self) -> None:
+        """Let other processes into the run folder, where nothing more will be written."""
+        if self.lock is not None:
+            self.lock.release()
+            self.lock = None
 
     def create_folder(self) -> None:
         """Make the run folder, lock it, and describe the run in it.
