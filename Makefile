@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # The tools that look at the environment live outside it, so that they are no part of what they find.
 TOOLS := .venv-audit
 
-.PHONY: setup check test test-real-size test-slow browser demo results face-models docs audit sbom release clean help
+.PHONY: setup check test test-real-size test-slow browser demo results train-free face-models docs audit sbom release clean help
 
 help:
 	@echo "make demo         everything: environment, portraits, teacher, stage 1, stage 2, comparison table"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-slow    real sizes and full counts (make test-real-size: only the two command lines at 380 px)"
 	@echo "make check        format, lint, types, layers"
 	@echo "make results      three seeds on people never tuned on: docs/results.md (about an hour on two cores)"
+	@echo "make train-free   the deepfake model that comes with the package, from freely licensed photos: DATA=FOLDER"
 	@echo "make browser      a headless browser for the test of the report (Debian, as root; else install Chromium); an exported model in it"
 	@echo "make audit        known vulnerabilities of the installed packages; says so where the database cannot be reached"
 	@echo "make release      dist/: the wheel and its SBOM (CycloneDX), after an audit that must have been made"
@@ -51,6 +52,10 @@ face-models: setup
 
 demo: setup
 	$(BIN)/python demo/run_demo.py
+
+train-free: setup
+	@test -n "$(DATA)" || { echo "DATA is missing: make train-free DATA=FOLDER, which holds faces/, faces_cc0/ and faces_congress/"; exit 2; }
+	$(BIN)/python demo/train_free.py "$(DATA)"
 
 results: setup
 	$(BIN)/python demo/results.py

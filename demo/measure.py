@@ -57,10 +57,10 @@ def find_run(pattern: str) -> Path:
     return found[-1]
 
 
-def list_faces(split: str, image_size: int) -> list[Face]:
+def list_faces(split: str, image_size: int, table: Path = FACES) -> list[Face]:
     """The real faces of a split, as crops; a picture that is there twice, under two names, is one face."""
-    with open(FACES, newline="", encoding="utf-8") as file:
-        people = {FACES.parent / row["path"]: row["person"] for row in csv.DictReader(file) if row["split"] == split}
+    with open(table, newline="", encoding="utf-8") as file:
+        people = {table.parent / row["path"]: row["person"] for row in csv.DictReader(file) if row["split"] == split}
     copies = {path for same in find_copies(people) for path in same[1:]}
     crops = FaceCrops(image_size=image_size).prepare([path for path in people if path not in copies])
     return [Face(str(path), str(path), people[path], 0, crop.load) for path, crop in crops.items()]

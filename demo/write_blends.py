@@ -1,5 +1,7 @@
 """The demo's test people as face crops, each with self-blended fakes: data/demo/blends/{real,fake}/PERSON/.
 
+    python demo/write_blends.py [PHOTOS.csv FOLDER]     for the test people of another table of photos
+
 blends.csv names them, with their kind: a model that learnt from self-blends is tested on its own kind of fake.
 
 Nobody in it was used for training, tuning or selection. The blends are those of docs/results.md.
@@ -22,7 +24,7 @@ from sharpstudent.core.random import build_generator
 from sharpstudent.tasks.deepfake.samples import BlendedPairs
 from sharpstudent.tasks.deepfake.task import BLEND
 
-from demo.measure import BLENDS, SEED, list_faces
+from demo.measure import BLENDS, FACES, SEED, list_faces
 
 FOLDER = Path("data/demo/blends")
 TABLE = FOLDER / "blends.csv"
@@ -30,9 +32,10 @@ CONFIG = Path("configs/demo.json")
 
 
 def main() -> None:
+    table, folder = map(Path, sys.argv[1:] or (FACES, FOLDER))
     image_size = int(read_config_file(CONFIG)["image_size"])
-    faces = list_faces("test", image_size)
-    shutil.rmtree(FOLDER, ignore_errors=True)  # of an earlier version, which wrote the real face with every blend
+    faces = list_faces("test", image_size, table)
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier version, which wrote the real face with every blend
     lines = ["path,label,person,manipulation"]
     pairs = BlendedPairs(faces, image_size=image_size, train=False, times=BLENDS)
     for index in range(len(pairs)):
@@ -41,11 +44,11 @@ def main() -> None:
         photo = Path(faces[face].name).stem
         for label, image in zip(sample.targets["label"], sample.inputs["image"], strict=True):
             place = Path(("real", "fake")[label]) / faces[face].identity / f"{photo}_{repeat}.png"
-            _write(FOLDER / place, image)
+            _write(folder / place, image)
             lines.append(f"{place.as_posix()},{place.parts[0]},{faces[face].identity},{BLEND if label else ''}")
-    write_text_atomically(TABLE, "\n".join([*lines, ""]))
+    write_text_atomically(folder / TABLE.name, "\n".join([*lines, ""]))
     people = {face.identity for face in faces}
-    print(f"{FOLDER}: {len(faces)} faces of {len(people)} test people, and {BLENDS} blends of each")
+    print(f"{folder}: {len(faces)} faces of {len(people)} test people, and {BLENDS} blends of each")
 
 
 def _write(path: Path, image: np.ndarray) -> None:

@@ -992,6 +992,10 @@ NEEDS_NO_ROW: dict[str, str] = {
     ),
     **dict.fromkeys(("core/io.py:_open", "core/io.py:sync_to_disk"), "a lock, or a file that was just written"),
     "core/errors.py:_drop_output": "the null device",
+    **dict.fromkeys(
+        ("core/shipped.py:_read", "core/shipped.py:find_shipped"),
+        "files of the package; tests/core/test_shipped.py damages them",
+    ),
     "core/fetch.py:fetch_package_members": "a digest of a file that is fetched again where it differs",
     "core/fetch.py:_read_members": "an archive that pip fetched; each member is compared with its sha256",
     "evaluation/cost_child.py:_read_bytes": "/proc, of this very process",

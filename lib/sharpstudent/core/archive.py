@@ -50,6 +50,7 @@ from sharpstudent.core.files import (
 )
 from sharpstudent.core.io import compute_sha256
 from sharpstudent.core.onnx_file import compare_seal
+from sharpstudent.core.shipped import hint_shipped
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -171,7 +172,7 @@ def find_file(path: Path) -> Path:
         what=f"is no run folder: it has no {BEST}" if path.is_dir() else "does not exist",
         expected="a checkpoint, a run folder (output/RUN), weights of any program (.pth, .tar, .ckpt, .bin, "
         ".safetensors), a folder of Hugging Face or Lightning with one file of them, or an .onnx file",
-        remedy="check the path; the checkpoints of a run are in output/RUN/weights/",
+        remedy=f"check the path; the checkpoints of a run are in output/RUN/weights/; {hint_shipped(str(path))}",
     )
 
 

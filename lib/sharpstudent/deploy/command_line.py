@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sharpstudent.core.arguments import EXIT_CODES, SHARED, Parser, add_option, fill, read_number, read_path
-from sharpstudent.evaluation.command_line import ModelRequest, add_rounds, choose_task, split_name
+from sharpstudent.evaluation.command_line import ModelRequest, add_rounds, choose_task, split_model
 
 if TYPE_CHECKING:
     from sharpstudent.evaluation.renderer import Renderer
@@ -184,7 +184,7 @@ def _add_common(parser: Parser, default: Any) -> None:
 
 
 def _request(word: str, read: Namespace) -> ModelRequest:
-    name, path = split_name(word)
+    name, path = split_model(word)
     return ModelRequest(path, name, options={} if read.config is None else {"config": str(read.config)})
 
 

@@ -27,7 +27,7 @@ from sharpstudent.core.arguments import (
 from sharpstudent.core.errors import UserError, format_count_of
 from sharpstudent.core.naming import printable
 from sharpstudent.core.types import InputSource
-from sharpstudent.evaluation.command_line import ModelRequest, choose_task, split_name
+from sharpstudent.evaluation.command_line import ModelRequest, choose_task, split_model
 from sharpstudent.task import Task
 
 PREDICT, APP = "predict.py", "app.py"
@@ -37,7 +37,8 @@ SHOWN = 5  # endings that a line names
 _PURPOSE = """Answer about single files: what a trained model says of each, in a sentence, as JSON, as a table and as a
 page that opens without a network. No labels are needed."""
 _MORE = """model and inputs:
-  MODEL   a run folder; a checkpoint (.pth, .safetensors); an export (.onnx, .xml, .pte); NAME=MODEL sets its name
+  MODEL   a run folder; a checkpoint (.pth, .safetensors); an export (.onnx, .xml, .pte); the name of a model that
+          comes with the package; NAME=MODEL sets its name
   INPUT   a file; a folder, with all that is below it; a pattern such as 'films/*.mp4'; - for a list on standard
           input, one a line; the number of a camera; the address of a stream (rtsp://..., https://...)
 
@@ -101,7 +102,7 @@ def parse_prediction(argv: Sequence[str]) -> tuple[type[Task], PredictionCommand
     task.add_input_options(inputs, models)
     _add_running_options(parser.add_argument_group("output and running"))
     read = parser.read(argv)
-    name, path = split_name(read.model)
+    name, path = split_model(read.model)
     of_model, of_inputs = _split_options(read, models, inputs)
     command = fill(
         PredictionCommand,
@@ -200,7 +201,7 @@ def parse_app(argv: Sequence[str]) -> tuple[type[Task], AppCommand]:
     _add_model_options(group, default.batch_size)
     read = parser.read(argv)
     of_model, of_inputs = _split_options(read, models, inputs)
-    requests = [ModelRequest(path, name, options=of_model) for name, path in map(split_name, read.models)]
+    requests = [ModelRequest(path, name, options=of_model) for name, path in map(split_model, read.models)]
     return task, fill(AppCommand, read, models=tuple(requests), options=of_inputs)
 
 

@@ -21,6 +21,7 @@ from sharpstudent.core.arguments import EXIT_CODES, SHARED, Parser, add_option, 
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.files import open_plain, parse_json
 from sharpstudent.core.onnx_file import read_onnx_metadata, read_program_metadata, read_xml_metadata
+from sharpstudent.core.shipped import find_shipped
 from sharpstudent.registry import find_task
 from sharpstudent.report.results import Role
 from sharpstudent.task import Task
@@ -154,7 +155,7 @@ def choose_task(argv: Sequence[str]) -> type[Task]:
 
 def _read_task(word: str) -> tuple[Path, str | None]:
     """Read the path of a model and the task that its file names; None where the file is no model or names no task."""
-    _, path = split_name(word)
+    _, path = split_model(word)
     file = path / BEST if path.is_dir() else path
     try:
         about = _READERS.get(file.suffix, read_about)(file)
@@ -179,6 +180,22 @@ _READERS: Mapping[str, Callable[[Path], Any]] = {
     ".xml": read_xml_metadata,
     ".pte": read_program_metadata,
 }
+
+
+def split_model(word: str) -> tuple[str | None, Path]:
+    """Split NAME=MODEL into name and path; MODEL may be the name of a model that comes with the package.
+
+    Args:
+        word: What the user wrote.
+
+    Returns:
+        The name, or None; and the path.
+
+    Raises:
+        UserError: For a shipped model whose file is damaged.
+    """
+    name, path = split_name(word)
+    return name, find_shipped(str(path)) or path
 
 
 def split_name(word: str) -> tuple[str | None, Path]:
@@ -240,7 +257,7 @@ def read_models(read: Namespace, *, script: str) -> list[ModelRequest]:
 
 
 def _build_request(word: str, role: Role) -> ModelRequest:
-    name, path = split_name(word)
+    name, path = split_model(word)
     return ModelRequest(path, name, role)
 
 
