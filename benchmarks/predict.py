@@ -28,7 +28,7 @@ import cv2
 import numpy as np
 import torch
 from sharpstudent.core.types import InputSource
-from sharpstudent.deploy.predict import Predictor
+from sharpstudent.deploy.predictor import Predictor
 from sharpstudent.evaluation.command_line import ModelRequest
 from sharpstudent.evaluation.renderer import load_renderer
 from sharpstudent.modalities.faces.video import iterate_video

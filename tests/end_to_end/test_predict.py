@@ -6,6 +6,7 @@ import html
 import io
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from sharpstudent.checkpoint.store import load_checkpoint, save_checkpoint
 from sharpstudent.core.errors import RunInterrupted
 from sharpstudent.core.naming import unescape_cell
 from sharpstudent.models.vision import build_classifier
+from sharpstudent.tasks.deepfake.prepare.crop_frame import FrameCropper, Picture
 from sharpstudent.tasks.deepfake.sources import face_crops
 from workplace import ROOT, Ended, Workplace
 
@@ -270,6 +272,52 @@ def test_after_a_kill_the_same_command_goes_on(
     ended = predict(place, "sure.pth", *words[1:])
     assert ended.code == 2
     assert "another model" in ended.err
+
+
+class Killed(BaseException):
+    """Ends the process, as far as the command can tell."""
+
+
+def test_after_a_kill_within_a_video_the_same_command_goes_on_in_it(
+    place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sharpstudent.deploy.kept_tables import KeptTables
+    from sharpstudent.deploy.predict import _Run
+
+    add, judged = KeptTables.add, list[int]()
+
+    def kill_after_16(self: KeptTables, *table: Any, **more: Any) -> None:
+        if self.count >= 16:
+            raise Killed
+        add(self, *table, **more)
+
+    def note(self: FrameCropper, picture: Picture, files: Any) -> Any:
+        judged.append(picture.index)
+        return find(self, picture, files)
+
+    write_video(tmp_path / "long.avi", film(6) * 6)
+    words = ("model.pth", str(tmp_path / "long.avi"), "--every-frame", "--json", "--out")
+    whole = read_lines(predict(place, *words, str(tmp_path / "whole")))["long.avi"]
+    with monkeypatch.context() as patch:
+        patch.setattr(KeptTables, "add", kill_after_16)
+        patch.setattr(_Run, "_close", lambda *_, **__: None)
+        with pytest.raises(Killed):
+            predict(place, *words, str(tmp_path / "out"))
+    assert not (tmp_path / "out/predictions.json").exists()
+    (kept,) = (tmp_path / "out").glob("*.read.jsonl")
+    with open(kept, "a") as file:
+        file.write('01234567 {"tables": [')  # as a kill may leave it
+    find = FrameCropper.find
+    monkeypatch.setattr(FrameCropper, "find", note)
+    ended = predict(place, *words, str(tmp_path / "out"))
+    assert "goes on after 16 samples" in ended.err
+    assert judged == list(range(16, 36))
+    one = read_lines(ended)["long.avi"]
+    assert not kept.exists()
+    # The batches are those of a command that was not killed, so that nothing differs.
+    assert {**one, "seconds": 0} == {**whole, "seconds": 0}
+    pages = [(tmp_path / name / one["page"]).read_text() for name in ("whole", "out")]
+    assert [re.findall('base64,([^"]+)', page) for page in pages] == [re.findall('base64,([^"]+)', pages[0])] * 2
 
 
 def test_a_reference_lets_it_say_what_is_unlike_the_models_material(

@@ -667,6 +667,24 @@ def read_journal(path: Path) -> Any:
     return [None if one is None else one.model_dump() for one in found]
 
 
+def make_kept_tables(folder: Path) -> Path:
+    from sharpstudent.deploy.kept_tables import KeptTables
+
+    kept = KeptTables(folder / "a.read.jsonl", "a")
+    for number in range(40):
+        box = np.empty(1, object)
+        box[:] = [(1.5, 2.0, number)]
+        table = {"id": np.array(["a"]), "logits": np.full((1, 2), number, np.float32), "box": box}
+        kept.add(table, is_settled=True)
+    return folder / "a.read.jsonl"
+
+
+def read_kept_tables(path: Path) -> Any:
+    from sharpstudent.deploy.kept_tables import KeptTables
+
+    return [to_plain(dict(table)) for table in KeptTables(path, "a").read()]
+
+
 # --- Small pictures -------------------------------------------------------------------------------------------------
 
 
@@ -756,6 +774,9 @@ READERS: dict[str, Reader] = {
     ),
     "journal of predictions": Reader(
         make_journal, read_journal, ("report/predictions.py:PredictionFolder._read_journal",), flips=10
+    ),
+    "tables of an input that was not read to its end": Reader(
+        make_kept_tables, read_kept_tables, ("deploy/kept_tables.py:KeptTables._read_lines",), flips=10
     ),
     "checkpoint, its digest beside it": Reader(make_checkpoint, read_weights, VERIFIED, is_verified=True),
     "report of a preflight": Reader(make_preflight, read_preflight, ("train/advice.py:read_models",)),

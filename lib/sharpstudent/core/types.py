@@ -165,12 +165,15 @@ class InputSource:
         path: The file; None for a camera or a stream.
         stream: The number of a camera, or the address of a stream; None for a file.
         options: The values of the options that the task itself has added to the command line, by their names.
+        skip: How many samples at the beginning are thrown away, because they are known from before a kill. A task may
+            give samples without inputs in their places, where making them takes long.
     """
 
     name: str
     path: Path | None = None
     stream: int | str | None = None
     options: Mapping[str, Any] = field(default_factory=dict[str, Any], hash=False)
+    skip: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)

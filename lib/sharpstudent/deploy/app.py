@@ -54,7 +54,8 @@ from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.deploy.familiar import open_familiar
 from sharpstudent.deploy.heat_map import HighestPicture
 from sharpstudent.deploy.inputs import AppCommand
-from sharpstudent.deploy.predict import Predictor, build_request, describe_stored, explain_unreadable
+from sharpstudent.deploy.predict import build_request, describe_stored, explain_unreadable
+from sharpstudent.deploy.predictor import Predictor
 from sharpstudent.deploy.uploads import UploadFolder
 from sharpstudent.evaluation.opened import OpenedModel, choose_device
 from sharpstudent.evaluation.renderer import load_renderer

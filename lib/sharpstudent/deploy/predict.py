@@ -1,21 +1,18 @@
-"""Predicts: reads inputs, runs a model on their samples in batches, and lets the task say what the outputs mean.
+"""Answers about the inputs of one command: each is read and run, and the task says what the outputs mean.
 
-Reading and the model overlap: inputs are read by threads of their own, a few samples ahead, and the model runs in the
-main thread. Batches are filled across inputs in their order, as in an evaluation, so that the same samples get the same
-outputs to the last bit. Memory does not grow with the number or length of the inputs: all queues are bounded.
+Answers are printed and written as they come. What was read of an input is kept until its answer is there, so that the
+same command goes on within it after Ctrl-C or a kill.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import queue
-import threading
 import time
-from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,13 +23,14 @@ from sharpstudent.core.errors import RunInterrupted, UserError, format_count_of
 from sharpstudent.core.files import explain, open_plain, recognise_foreign
 from sharpstudent.core.io import stop_signals_raised
 from sharpstudent.core.naming import shorten
-from sharpstudent.core.types import FEATURES, Answer, Batch, InputSource, Sample, Table
+from sharpstudent.core.types import Answer, InputSource, Table
 from sharpstudent.data.dataset import UnreadableSample
-from sharpstudent.deploy.familiar import Familiar, FeatureStatistics, find_statistics, open_familiar, store_reference
+from sharpstudent.deploy.familiar import Familiar, find_statistics, open_familiar, store_reference
 from sharpstudent.deploy.inputs import FoundInputs, PredictionCommand, find_inputs
+from sharpstudent.deploy.kept_tables import KeptTables
+from sharpstudent.deploy.predictor import Predictor
 from sharpstudent.evaluation.opened import OpenedModel, choose_device
 from sharpstudent.evaluation.renderer import load_renderer
-from sharpstudent.models.forward import evaluation_mode, run_model
 from sharpstudent.report.console import (
     FIRST_SECONDS,
     LINE_SECONDS,
@@ -45,218 +43,11 @@ from sharpstudent.report.predictions import (
     PredictionFolder,
     PredictionRequest,
     build_prediction,
+    identify,
 )
 from sharpstudent.task import Task
 
-DEPTH = 4  # samples that each thread reads ahead
 PARTIAL_SECONDS = 60.0  # between two entries of the journal about an input that takes long
-
-Item = TypeVar("Item")
-# The number of an input, the input, and a sample of it; None at its end, or the reason why it cannot be read.
-_Event = tuple[int, InputSource, Sample | UnreadableSample | None]
-
-
-class ReadAhead(Generic[Item]):
-    """Runs an iterator in a thread of its own, at most `depth` items ahead of its reader.
-
-    An exception of the iterator is raised in its place. `close` ends the thread; the iterator is closed in it.
-    """
-
-    def __init__(self, items: Iterator[Item], depth: int = DEPTH) -> None:
-        """Start the thread.
-
-        Args:
-            items: The iterator; no other thread may use it.
-            depth: How many items may wait.
-        """
-        self._items, self._queue = items, queue.Queue[tuple[str, Any]](depth)
-        self._is_closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def __iter__(self) -> Iterator[Item]:
-        while True:
-            kind, value = self._queue.get()
-            if kind == "end":
-                return
-            if kind == "error":
-                raise value
-            yield value
-
-    def close(self) -> None:
-        """End the thread, and wait until it has ended."""
-        self._is_closed.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        try:
-            for item in self._items:
-                if not self._put("item", item):
-                    return
-            self._put("end", None)
-        except BaseException as error:  # noqa: BLE001 (it is raised again where the item is waited for)
-            self._put("error", error)
-        finally:
-            if isinstance(self._items, Generator):
-                self._items.close()
-
-    def _put(self, kind: str, value: Any) -> bool:
-        """Put an item into the queue; False where nobody waits for it any more."""
-        while not self._is_closed.is_set():
-            with contextlib.suppress(queue.Full):
-                self._queue.put((kind, value), timeout=0.1)
-                return True
-        return False
-
-
-@dataclass
-class _Read:
-    """What has been read of one input and not been asked for yet."""
-
-    tables: deque[Table] = field(default_factory=deque[Table])
-    is_ended: bool = False
-    error: UnreadableSample | None = None
-
-
-class Predictor:
-    """Gives the tables of inputs, in order, in batches that are filled across them."""
-
-    def __init__(
-        self,
-        opened: OpenedModel,
-        task: Task,
-        device: torch.device,
-        *,
-        batch_size: int,
-        probe: Familiar | FeatureStatistics | None = None,
-        watch: Callable[[Batch, Mapping[str, Any]], None] | None = None,
-    ) -> None:
-        """Keep the model and the task.
-
-        Args:
-            opened: The model.
-            task: Its task.
-            device: The device of the model.
-            batch_size: How many samples pass the model at once.
-            probe: Adds a column made of the model's features, such as the distance from ordinary material; or None.
-            watch: Is called with each batch and its outputs, by name, as arrays of a row each.
-        """
-        self._opened, self._task, self._device = opened, task, device
-        self._batch_size, self._probe, self._watch = batch_size, probe, watch
-        self._read: defaultdict[int, _Read] = defaultdict(_Read)
-        self._waiting: list[tuple[int, Sample]] = []  # samples of the next batch, with the numbers of their inputs
-
-    def read(self, sources: Sequence[InputSource], *, workers: int) -> Generator[tuple[InputSource, Iterator[Table]]]:
-        """Give each input with the iterator of its tables, which has to be used up before the next one is asked for.
-
-        Args:
-            sources: The inputs.
-            workers: How many of them are read at the same time.
-
-        Yields:
-            The inputs, in order. The iterator raises UnreadableSample where its input cannot be read.
-        """
-        self._read.clear()
-        self._waiting.clear()
-        with evaluation_mode(self._opened.model), contextlib.closing(self._read_samples(sources, workers)) as samples:
-            for number, source in enumerate(sources):
-                yield source, self._list_tables(number, samples)
-                self._read.pop(number, None)
-
-    def _read_samples(self, sources: Sequence[InputSource], workers: int) -> Generator[_Event]:
-        """Read all inputs; each ends with None, or with the reason why it cannot be read."""
-        waiting, readers = deque(enumerate(sources)), deque[tuple[int, InputSource, ReadAhead[Sample]]]()
-        try:
-            while waiting or readers:
-                while waiting and len(readers) < workers:
-                    number, source = waiting.popleft()
-                    readers.append((number, source, ReadAhead(self._task.open_input(source))))
-                number, source, reader = readers[0]
-                try:
-                    for sample in reader:
-                        yield number, source, sample
-                    yield number, source, None
-                except UnreadableSample as error:
-                    yield number, source, error
-                readers.popleft()
-                reader.close()
-        finally:
-            for _, _, reader in readers:
-                reader.close()
-
-    def _list_tables(self, number: int, samples: Iterator[_Event]) -> Iterator[Table]:
-        """List the tables of one input; what is read of later ones meanwhile is kept."""
-        read = self._read[number]
-        while True:
-            while read.tables:
-                yield read.tables.popleft()
-            if read.error is not None:
-                raise read.error
-            if read.is_ended and all(other != number for other, _ in self._waiting):
-                return
-            self._advance(next(samples, None))
-
-    def _advance(self, event: _Event | None) -> None:
-        """Take one sample; the model runs when a batch is full, and after the last sample."""
-        if event is None:
-            self._run_batch()
-            return
-        number, source, sample = event
-        if sample is None or isinstance(sample, UnreadableSample):
-            self._read[number].is_ended, self._read[number].error = True, sample
-        elif not sample.inputs:
-            self._read[number].tables.append(_make_columns(sample))
-        else:
-            self._waiting.append((number, sample))
-            # Of a camera nobody can say when the next picture comes.
-            if len(self._waiting) == self._batch_size or source.stream is not None:
-                self._run_batch()
-
-    @torch.inference_mode()
-    def _run_batch(self) -> None:
-        """Run the model on the samples that wait, and share out the rows."""
-        taken, self._waiting = self._waiting, []
-        outputs, start = self._compute([sample for _, sample in taken]) if taken else {}, 0
-        for number, sample in taken:
-            end = start + len(sample.rows["id"])
-            of_sample = {name: column[start:end] for name, column in outputs.items()}
-            self._read[number].tables.append({**_make_columns(sample), **of_sample})
-            start = end
-
-    def _compute(self, samples: Sequence[Sample]) -> dict[str, Any]:
-        """Compute the outputs of samples, by name, as arrays of a row each."""
-        batch = self._task.collate(samples, ["" for _ in samples]).to(self._device)
-        outputs = run_model(self._opened.model, batch.inputs)
-        columns = {
-            name: values.detach().float().cpu().numpy()
-            for name, values in outputs.items()
-            if not name.startswith(FEATURES)
-        }
-        for name, column in columns.items():
-            if not np.isfinite(column).all():
-                raise UserError.about(
-                    where=f"{self._opened.name} ({self._opened.path})",
-                    what=f"cannot predict: its output {name} is not finite",
-                    got=f"for {batch.rows['id'][0]} or one of the {len(batch)} rows of its batch",
-                    remedy="its weights are damaged, or were made for other inputs: train or export it again",
-                )
-        if self._probe is not None:
-            columns[self._probe.column] = self._probe.measure(outputs, batch)
-        if self._watch is not None:
-            self._watch(batch, columns)
-        return columns
-
-
-def _make_columns(sample: Sample) -> dict[str, Any]:
-    """Turn the rows of a sample into arrays; what is no number or text, such as a picture, stays an object."""
-    columns: dict[str, Any] = {}
-    for name, values in sample.rows.items():
-        if all(isinstance(value, bool | int | float | str | np.number) for value in values):
-            columns[name] = np.array(values)
-        else:
-            columns[name] = np.empty(len(values), object)
-            columns[name][:] = values
-    return columns
 
 
 def run_prediction(task_class: type[Task], command: PredictionCommand) -> None:
@@ -353,6 +144,7 @@ class _Run:
         self._folder = None if command.out is None else PredictionFolder(command.out, request, self._say)
         self._stored = describe_stored(opened, familiar)
         self._done: dict[InputSource, Prediction] = {}
+        self._kept: dict[InputSource, KeptTables] = {}  # what was read of inputs without an answer
         self._said = set[str]()
         for note in found.notes:
             self._say(note)
@@ -366,6 +158,7 @@ class _Run:
                 self._keep(source, prediction)
         if self._done:
             self._say(f"{format_count_of(len(self._done), 'input')} answered before; {len(waiting)} to go")
+        waiting = [self._find_kept(source) for source in waiting]
         begun, is_complete = time.monotonic(), False
         try:
             with (
@@ -373,12 +166,30 @@ class _Run:
                 contextlib.closing(predictor.read(waiting, workers=self._command.workers)) as read,
             ):
                 for source, tables in read:
-                    self._answer(source, tables, progress)
+                    self._answer(source, self._keep_tables(source, tables, predictor), progress)
                     progress.finish()
             is_complete = True
         finally:
             self._close(is_complete=is_complete)
         self._summarise(time.monotonic() - begun)
+
+    def _find_kept(self, source: InputSource) -> InputSource:
+        """Find what an earlier command has read of an input, and mark where the input is to be read on."""
+        if self._folder is None or source.path is None:  # nobody knows where a camera or a stream was
+            return source
+        self._kept[source] = kept = KeptTables(self._folder.name_kept(source), identify(source))
+        if kept.count:
+            self._say(f"{source.name}: goes on after {format_count_of(kept.count, 'sample')} that were read before")
+        return replace(source, skip=kept.count)
+
+    def _keep_tables(self, source: InputSource, tables: Iterator[Table], predictor: Predictor) -> Iterator[Table]:
+        """Give the tables that are kept of an input, then those that come, which are kept, too."""
+        kept = self._kept.get(source)
+        yield from () if kept is None else kept.read()
+        for table in tables:
+            if kept is not None:
+                kept.add(table, is_settled=predictor.is_settled)
+            yield table
 
     def _answer(self, source: InputSource, tables: Iterator[Table], progress: _InputProgress) -> None:
         """Answer about one input; what is known of it when the command is stopped is written as a partial answer."""
@@ -413,6 +224,8 @@ class _Run:
 
     def _keep(self, source: InputSource, prediction: Prediction) -> None:
         self._done[source] = prediction
+        if prediction.status != "partial" and source in self._kept:
+            self._kept.pop(source).remove()
         if self._command.as_json:
             print(json.dumps(prediction.model_dump(mode="json")), flush=True)
             return

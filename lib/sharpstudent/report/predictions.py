@@ -8,6 +8,7 @@ raises it. All numbers are finite.
     OUT/predictions.json     all answers, written at the end, also after Ctrl-C
     OUT/predictions.csv      a row for each input
     OUT/NAME.html, NAME.csv  the page of an input, which opens without a network, and its single rows
+    OUT/NAME.read.jsonl      what was read of an input, until its answer is there (deploy/kept_tables.py)
 """
 
 from __future__ import annotations
@@ -148,7 +149,7 @@ class PredictionFolder:
 
     def find(self, source: InputSource) -> Prediction | None:
         """Find the answer of an earlier run about a file that has not changed since."""
-        return self._done.get(_identify(source))
+        return self._done.get(identify(source))
 
     def add(self, source: InputSource, prediction: Prediction, answer: Answer | None) -> Prediction:
         """Write the page and the rows of an answer, then its line of the journal.
@@ -169,9 +170,13 @@ class PredictionFolder:
                 write_text_atomically(self._folder / written["rows"], format_csv([answer.columns, *answer.rows]))
             prediction = prediction.model_copy(update=written)
             write_text_atomically(self._folder / written["page"], render_prediction(prediction, answer, self._request))
-        line = {"key": _identify(source), "prediction": prediction.model_dump(mode="json")}
+        line = {"key": identify(source), "prediction": prediction.model_dump(mode="json")}
         append_text(self._folder / JOURNAL, json.dumps(line) + "\n", sync=True)
         return prediction
+
+    def name_kept(self, source: InputSource) -> Path:
+        """Name the file for what is read of an input before its answer is there."""
+        return self._folder / f"{name_files(source)}.read.jsonl"
 
     def close(self, predictions: Sequence[Prediction], *, notes: Sequence[str], is_complete: bool) -> None:
         """Write predictions.json and predictions.csv, and release the folder.
@@ -244,7 +249,7 @@ def _check_ours(folder: Path) -> None:
         )
 
 
-def _identify(source: InputSource) -> str:
+def identify(source: InputSource) -> str:
     """Identify an input by its name, size and time of change."""
     try:
         about = None if source.path is None else source.path.stat()

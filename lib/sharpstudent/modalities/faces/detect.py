@@ -219,6 +219,25 @@ def find_upright(detector: Detects, image: NDArray[np.uint8]) -> UprightFaces:
     return UprightFaces(image, faces)
 
 
+def turn_back(box_xyxy: NDArray[np.floating], image: NDArray[np.uint8], turned: int) -> NDArray[np.floating]:
+    """Compute where a box of a turned picture lies in the picture as it was.
+
+    Args:
+        box_xyxy: The box (4,) [px of the turned picture].
+        image: The turned picture (H, W, 3).
+        turned: By how many degrees it was turned counter-clockwise: 0, 90, 180 or 270.
+
+    Returns:
+        The box (4,) [px of the picture as it was].
+    """
+    height, width = image.shape[:2]
+    left, top, right, bottom = box_xyxy
+    for _ in range(turned // 90):  # one quarter back: what was below lies left
+        left, top, right, bottom = height - bottom, left, height - top, right
+        height, width = width, height
+    return np.array([left, top, right, bottom], box_xyxy.dtype)
+
+
 LEAST_IOU = 0.2
 LARGEST_STEP = 1.5  # distance of the centres / side of the face (geometric mean of both boxes)
 LARGEST_GROWTH = 2.0  # side of the larger / side of the smaller

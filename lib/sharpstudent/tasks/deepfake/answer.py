@@ -16,9 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from sharpstudent.core.errors import format_count_of
 from sharpstudent.core.types import Answer, Table
@@ -61,14 +59,14 @@ class Person:
     moments: list[tuple[float, int, float, bytes]] = field(default_factory=list[tuple[float, int, float, bytes]])
     step: int = 1
 
-    def add(self, margin: float, second: float, side: float, picture: NDArray[np.uint8], *, unlike: bool) -> None:
+    def add(self, margin: float, second: float, side: float, picture: bytes, *, unlike: bool) -> None:
         """Add one face.
 
         Args:
             margin: Its margin.
             second: When it was seen [s].
             side: Its shorter side [px].
-            picture: The crop, uint8 (S, S, 3) RGB.
+            picture: The crop as JPEG.
             unlike: Whether it is unlike the reference.
         """
         number = len(self.margins)
@@ -78,22 +76,13 @@ class Person:
         is_high = len(self.moments) < MOMENTS or margin > self.moments[0][0]
         if not is_high and number % self.step:
             return
-        content = _encode(picture)
         if is_high:
             change = heapq.heappush if len(self.moments) < MOMENTS else heapq.heappushpop
-            change(self.moments, (margin, number, second, content))
+            change(self.moments, (margin, number, second, picture))
         if number % self.step == 0:
-            self.strip.append((second, content))
+            self.strip.append((second, picture))
             if len(self.strip) > 2 * STRIP:
                 self.strip, self.step = self.strip[::2], 2 * self.step
-
-
-def _encode(picture: NDArray[np.uint8]) -> bytes:
-    side = min(picture.shape[0], 160)
-    small = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
-    done, content = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
-    assert done
-    return content.tobytes()
 
 
 @dataclass(frozen=True)

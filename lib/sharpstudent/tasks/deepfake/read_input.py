@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from sharpstudent.core.types import InputSource, Sample
 from sharpstudent.data.dataset import UnreadableSample
-from sharpstudent.deploy.predict import ReadAhead
+from sharpstudent.deploy.predictor import ReadAhead
+from sharpstudent.modalities.faces.detect import turn_back
 from sharpstudent.modalities.faces.sample import make_single
 from sharpstudent.modalities.faces.video import (
     SampledVideo,
@@ -42,6 +43,7 @@ SUFFIXES = (*PICTURE_SUFFIXES, *VIDEO_SUFFIXES)
 NO_FRAME = -1  # the number of a remark, and of a note of progress
 FRAMES_AHEAD = 2  # decoded frames that wait: each has up to 150 MB
 MOST_FACES = 32  # of one frame, the largest; a crowd would fill the memory of a batch
+SHOWN_SIDE = 160  # [px] of a face on a page, at most
 LEAST_DECODED = 0.95  # share of the frames that a container claims; with less, the file was cut short
 
 
@@ -85,8 +87,12 @@ def read_input(source: InputSource, *, image_size: int) -> Generator[Sample]:
     try:
         with _borrow_networks() as networks:
             cropper = FrameCropper(settings, lambda: networks, version=VERSION)
-            samples = ((frame, _make_sample(source, frame, cropper, image_size)) for frame in frames)
-            yield from _choose(samples) if _is_sampled(source) else (sample for _, sample in samples)
+            if _is_sampled(source):
+                yield from _choose((frame, _make_sample(source, frame, cropper, image_size)) for frame in frames)
+                return
+            for number, frame in enumerate(frames):  # the search for faces takes longest: known ones are not looked for
+                is_known = number < source.skip
+                yield _make_remark(frame, "") if is_known else _make_sample(source, frame, cropper, image_size)
     finally:
         frames.close()
 
@@ -198,11 +204,21 @@ def _make_sample(source: InputSource, frame: _Frame, cropper: FrameCropper, side
         rows={
             "id": (f"{source.name}/{frame.index:06d}",) * len(faces),
             **_repeat(frame, "", len(faces)),
-            "turned": (picture.turned,) * len(faces),
-            "box": tuple(tuple(map(float, face.box_xyxy)) for face, _ in faces),
-            "picture": tuple(pictures),
+            "box": tuple(
+                tuple(map(float, turn_back(face.box_xyxy, picture.image, picture.turned))) for face, _ in faces
+            ),
+            "picture": tuple(map(_encode, pictures)),
         },
     )
+
+
+def _encode(picture: NDArray[np.uint8]) -> bytes:
+    """Encode a crop (S, S, 3) RGB as JPEG, as pages show it."""
+    side = min(picture.shape[0], SHOWN_SIDE)
+    small = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
+    done, content = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
+    assert done
+    return content.tobytes()
 
 
 def _make_remark(frame: _Frame, reason: str) -> Sample:
