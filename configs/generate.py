@@ -6,20 +6,33 @@ predictions.json and both forms of results.json, after a key was changed.
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from pathlib import Path
+
+from pydantic import BaseModel
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "lib"))
 
 from config_page import build_config_docs, schema_text
 from sharpstudent.config.presets import DEFAULT_TASK
-from sharpstudent.registry import find_task
+from sharpstudent.registry import find_task, list_tasks
 from sharpstudent.report.ablation import AblationResults
-from sharpstudent.report.predictions import Predictions
+from sharpstudent.report.predictions import build_schema
 from sharpstudent.report.results import EvaluationResults
 from sharpstudent.tasks.deepfake.report.results import Results
+
+
+def find_details() -> dict[str, type[BaseModel]]:
+    """Find the form of the details of each registered task's predictions, by the task's name in predictions.json."""
+    found: dict[str, type[BaseModel]] = {}
+    for task in map(find_task, list_tasks()):
+        if task.details is not None:
+            module, name = task.details.split(":")
+            found[f"{task.__module__}:{task.__qualname__}"] = getattr(importlib.import_module(module), name)
+    return found
 
 
 def build_texts() -> dict[Path, str]:
@@ -30,7 +43,7 @@ def build_texts() -> dict[Path, str]:
         ROOT / "docs" / "config.md": build_config_docs(task),
         ROOT / "docs" / "ablation.schema.json": json.dumps(AblationResults.model_json_schema(), indent=2) + "\n",
         ROOT / "docs" / "evaluation.schema.json": json.dumps(EvaluationResults.model_json_schema(), indent=2) + "\n",
-        ROOT / "docs" / "predictions.schema.json": json.dumps(Predictions.model_json_schema(), indent=2) + "\n",
+        ROOT / "docs" / "predictions.schema.json": json.dumps(build_schema(find_details()), indent=2) + "\n",
         ROOT / "docs" / "results.schema.json": json.dumps(Results.model_json_schema(), indent=2) + "\n",
     }
 

@@ -81,6 +81,8 @@ class Task(ABC):
         group_unit: What reports call a group.
         terms: The task's own loss terms by name, beside those of `config.terms`.
         renderer: `module:Class` that draws and reports for this task, loaded when needed; None for the general one.
+        details: `module:Class` of the pydantic model of `Answer.details`, for the published schema of predictions.json;
+            None for a form that is not published, which a task whose `describe` has other details sets.
         pretrained: Further values of the key `student_init`, each with the `module:function` that loads such weights
             into a model, as `models.pretrained.load_imagenet` does.
         heat_map_class: The number of the class that heat maps show the evidence for; None for the likeliest one.
@@ -93,6 +95,7 @@ class Task(ABC):
     group_unit: ClassVar[str] = "group"
     terms: ClassVar[Mapping[str, TermSpec]] = {}
     renderer: ClassVar[str | None] = None
+    details: ClassVar[str | None] = "sharpstudent.report.predictions:ValueDetails"
     pretrained: ClassVar[Mapping[str, str]] = {}
     heat_map_class: ClassVar[int | None] = None
 
@@ -331,6 +334,7 @@ class ClassificationTask(Task):
     """
 
     classes: Sequence[str] = ()
+    details: ClassVar[str | None] = "sharpstudent.report.predictions:ClassDetails"
     metrics: ClassVar[Mapping[str, Metric]] = {
         "accuracy": make_mean_metric(_find_correct, perfect=1.0),
         "log_loss": Metric(_compute_log_loss, "lower", perfect=0.0, title="log loss", bounds=(0.0, float("inf"))),

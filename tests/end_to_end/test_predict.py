@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import importlib.util
 import io
 import json
 import os
@@ -165,6 +166,13 @@ def test_scores_are_those_of_an_evaluation_to_the_last_bit(
     assert {Path(name).stem: one["details"]["people"][0]["margin"] for name, one in found.items()} == evaluated
 
 
+def read_box(place: Workplace, picture: Path, out: Path) -> list[float]:
+    """The box of the only face, by the table of single faces."""
+    (one,) = read_lines(predict(place, "model.pth", str(picture), "--json", "--out", str(out))).values()
+    columns, row = ((out / one["rows"]).read_text().splitlines()[line].split(",") for line in (0, 1))
+    return [float(row[columns.index(side)]) for side in ("left", "top", "right", "bottom")]
+
+
 def test_bad_inputs_are_rows_with_their_reason_and_the_rest_goes_on(place: Workplace, tmp_path: Path) -> None:
     bad = tmp_path / "bad"
     bad.mkdir()
@@ -191,7 +199,7 @@ def test_bad_inputs_are_rows_with_their_reason_and_the_rest_goes_on(place: Workp
         "empty.jpg": "empty",
         "text.jpg": "no picture",
         "pointer.png": "Git LFS pointer",
-        "phone.heic": "HEIC",
+        "phone.heic": "HEIC" if importlib.util.find_spec("pillow_heif") is None else "no picture",
         "noise.mp4": "no video",
         "huge.png": "too large",
         "pipe.jpg": "named pipe",
@@ -206,6 +214,33 @@ def test_bad_inputs_are_rows_with_their_reason_and_the_rest_goes_on(place: Workp
         assert found[name]["outcome"] == "inconclusive"
         assert words in sentences[name]
     assert any("ends early" in reason for reason in found["cut.avi"]["reasons"])
+    # The box of a face lies where it is in the picture as it came, whatever way up that is.
+    boxes = [read_box(place, bad / name, tmp_path / name) for name in ("good.png", "turned.png")]
+    left, top, right, bottom = boxes[0]
+    assert np.abs(np.array([top, 200 - right, bottom, 200 - left]) - boxes[1]).max() < 5
+
+
+def test_av1_and_heic_are_read_where_their_packages_are_installed(place: Workplace, tmp_path: Path) -> None:
+    av = pytest.importorskip("av", reason="AV1 needs the extra `video`")
+    if "libsvtav1" not in av.codecs_available:
+        pytest.skip("this PyAV has no encoder of AV1")
+    with av.open(str(tmp_path / "film.mp4"), "w") as container:
+        stream = container.add_stream("libsvtav1", rate=5, options={"preset": "12"})
+        stream.height, stream.width = film(1)[0].shape[:2]
+        for image in film(6):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+        container.mux(stream.encode())
+    files = [str(tmp_path / "film.mp4")]
+    if importlib.util.find_spec("pillow_heif") is not None:
+        import pillow_heif  # pyright: ignore[reportMissingImports]
+        from PIL import Image
+
+        pillow_heif.from_pillow(Image.fromarray(draw_face(1, 200)[0])).save(tmp_path / "phone.heic")
+        files.append(str(tmp_path / "phone.heic"))
+    for words, frames in (((), 6), (("--fps", "1"), 2)):
+        found = read_lines(predict(place, "model.pth", *files, "--json", *words))
+        assert found["film.mp4"]["details"]["frames_with_face"] == frames
+        assert all(one["score"] is not None for one in found.values())
 
 
 def test_where_nothing_can_be_judged_the_exit_code_is_2(place: Workplace, tmp_path: Path) -> None:

@@ -313,7 +313,7 @@ class App:
     def _judge(self, model: ServedModel, source: InputSource) -> Path:
         """Answer about one file, and write the answer as `predict.py --out` does."""
         begun = time.monotonic()
-        request = build_request(model.opened, model.task, source.options)
+        request = build_request(model.opened, model.task, source.options, model.stored)
         folder = self._folder.answers / secrets.token_hex(8)
         written, answer = PredictionFolder(folder, request, lambda line: None), None
         try:

@@ -97,18 +97,24 @@ def _open_familiar(
     return open_familiar(opened, lambda line: print_line(console, line))
 
 
-def build_request(opened: OpenedModel, task: Task, options: Mapping[str, Any]) -> PredictionRequest:
+def build_request(
+    opened: OpenedModel, task: Task, options: Mapping[str, Any], stored: Mapping[str, Any]
+) -> PredictionRequest:
     """Describe what answers rest on.
 
     Args:
         opened: The model.
         task: Its task.
         options: The values of the task's own options, by name.
+        stored: What is stored with the model, as `describe_stored` gives it.
 
     Returns:
         The description, as it stands in predictions.json.
     """
     given = {name: value for name, value in options.items() if value not in (None, False)}
+    reference = stored["familiar"]
+    if reference is not None:
+        given["reference"] = f"{reference['where']}, distance {reference['threshold']:.6g}"
     return PredictionRequest(
         task=f"{type(task).__module__}:{type(task).__qualname__}",
         model=opened.name,
@@ -140,9 +146,9 @@ class _Run:
     ) -> None:
         self._command, self._opened, self._task, self._console = command, opened, task, console
         self._sources, self._notes = found.sources, (*opened.notes, *found.notes)
-        request = build_request(opened, task, command.options)
-        self._folder = None if command.out is None else PredictionFolder(command.out, request, self._say)
         self._stored = describe_stored(opened, familiar)
+        request = build_request(opened, task, command.options, self._stored)
+        self._folder = None if command.out is None else PredictionFolder(command.out, request, self._say)
         self._done: dict[InputSource, Prediction] = {}
         self._kept: dict[InputSource, KeptTables] = {}  # what was read of inputs without an answer
         self._said = set[str]()

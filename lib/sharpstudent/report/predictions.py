@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.files import parse_json, read_text
@@ -55,7 +55,7 @@ class Prediction(Plain):
         sentence: The answer in one sentence, or the reason why there is none.
         reasons: Further sentences: what the answer rests on, and what it does not say.
         score: The probability that the answer rests on, 0..1; null without one.
-        details: What the task says besides, in a form of its own.
+        details: What the task says besides, in the form that the schema has for it; empty where there is no answer.
         page: The page of the input, beside this file; null where none was written.
         rows: The CSV of its single rows, beside this file; null where none was written.
         seconds: The time from the first sample of the input to its answer [s].
@@ -71,6 +71,33 @@ class Prediction(Plain):
     page: str | None = None
     rows: str | None = None
     seconds: float = 0.0
+
+
+class ClassDetails(Plain):
+    """The details of a classification.
+
+    Attributes:
+        temperature: The stored temperature of the logits; null where none is stored.
+        classes: The names of the classes.
+    """
+
+    temperature: float | None
+    classes: tuple[str, ...]
+
+
+class ValueRange(Plain):
+    """The range of an output of many values: its shape, the lowest and highest value, and where the highest is."""
+
+    shape: tuple[int, ...]
+    low: float
+    high: float
+    largest_at: tuple[int, ...]
+
+
+class ValueDetails(Plain):
+    """The details of a task that says nothing about predictions: by row, its `id` and each output."""
+
+    rows: tuple[Mapping[str, str | bool | float | list[Any] | ValueRange], ...]
 
 
 class PredictionRequest(Plain):
@@ -107,6 +134,27 @@ class Predictions(Plain):
     request: PredictionRequest
     notes: tuple[str, ...] = ()
     predictions: tuple[Prediction, ...]
+
+
+def build_schema(details: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
+    """Build the JSON Schema of predictions.json.
+
+    Args:
+        details: The form of `Prediction.details`, by the name of the task in `PredictionRequest`.
+
+    Returns:
+        The schema. Which form details have follows from the task; those of a task that is not named are free.
+    """
+    schema = Predictions.model_json_schema()
+    rules: list[dict[str, Any]] = []
+    for task, form in details.items():
+        own = form.model_json_schema(ref_template="#/$defs/{model}")
+        schema["$defs"] |= {**own.pop("$defs", {}), form.__name__: own}
+        is_it = {"properties": {"request": {"properties": {"task": {"const": task}}}}}
+        shape = {"anyOf": [{"$ref": f"#/$defs/{form.__name__}"}, {"maxProperties": 0}]}  # empty: not read to its end
+        items = {"properties": {"details": shape}}
+        rules.append({"if": is_it, "then": {"properties": {"predictions": {"items": items}}}})
+    return {**schema, "allOf": rules}
 
 
 def build_prediction(source: InputSource, answer: Answer, *, seconds: float, status: Status = "answered") -> Prediction:

@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -26,8 +26,11 @@ from sharpstudent.report.console import format_duration
 from sharpstudent.report.text import NARROW, format_probability
 from sharpstudent.tasks.deepfake.evaluation.frames import MEAN, aggregate
 from sharpstudent.tasks.deepfake.metrics import compute_margins
+from sharpstudent.tasks.deepfake.report.results import FaceDetails, Moment, PersonDetails, Thresholds, Timeline
 
-FAKE_LIKELY, NO_SIGN, INCONCLUSIVE = "fake_likely", "no_sign", "inconclusive"
+FAKE_LIKELY: Final = "fake_likely"
+NO_SIGN: Final = "no_sign"
+INCONCLUSIVE: Final = "inconclusive"
 WANTED = "fpr_1pct"  # the operating point of "fake likely"; without it, the stored one of the fewest false alarms
 LEAST_FRAMES = 3  # of a person in a video: fewer support no answer
 UNLIKE_SHARE = 0.5  # of a person's faces beyond the distance, from which on the person is unlike the reference
@@ -85,31 +88,9 @@ class Person:
                 self.strip, self.step = self.strip[::2], 2 * self.step
 
 
-@dataclass(frozen=True)
-class Thresholds:
-    """The stored operating points that an answer rests on.
-
-    Attributes:
-        temperature: What margins are divided by.
-        high: From this margin on, fake is likely.
-        low: Below this margin, there is no sign.
-        false_alarms: The share of reals beyond `high`, where the thresholds were chosen.
-        found: The share of fakes beyond `low`, there.
-        level: Of what the thresholds are: `frame` or `video_mean`.
-        chosen_on: The data on which they were chosen, in words.
-    """
-
-    temperature: float
-    high: float
-    low: float
-    false_alarms: float
-    found: float
-    level: str
-    chosen_on: str
-
-    def find_probability(self, margin: float) -> float:
-        """Compute the calibrated probability of fake."""
-        return 0.5 * (1.0 + math.tanh(0.5 * margin / self.temperature))
+def find_probability(margin: float, thresholds: Thresholds | None) -> float:
+    """Compute the probability of fake: calibrated, or where no temperature is stored, that of the margin itself."""
+    return 0.5 * (1.0 + math.tanh(0.5 * margin / (1.0 if thresholds is None else thresholds.temperature)))
 
 
 def read_thresholds(stored: Mapping[str, Any], *, is_video: bool) -> Thresholds | None:
@@ -146,14 +127,14 @@ class PersonAnswer:
     """The answer about one person.
 
     Attributes:
-        outcome: FAKE_LIKELY, NO_SIGN or INCONCLUSIVE.
+        outcome: The answer in one word.
         why: Why it is inconclusive; "" otherwise.
         margin: The score: the mean of the person's probabilities, as log-odds.
         probability: The calibrated probability of fake; without a stored temperature, that of the margin itself.
         is_seen: Whether the person was seen in enough frames.
     """
 
-    outcome: str
+    outcome: Literal["fake_likely", "no_sign", "inconclusive"]
     why: str
     margin: float
     probability: float
@@ -212,8 +193,7 @@ class Summary:
         """Answer about one person by the stored thresholds."""
         margins = np.array(person.margins)
         margin = float(aggregate(margins, np.zeros(len(margins), np.int64), MEAN)[0])
-        temperature = 1.0 if thresholds is None else thresholds.temperature
-        probability = 0.5 * (1.0 + math.tanh(0.5 * margin / temperature))
+        probability = find_probability(margin, thresholds)
         why, is_seen = "", not self.is_video or len(margins) >= LEAST_FRAMES
         if not is_seen:
             why = f"a face was found in {format_count_of(len(margins), 'frame')} only"
@@ -222,7 +202,7 @@ class Summary:
         elif thresholds is None:
             why = "no thresholds are stored with the model"
         elif thresholds.low <= margin < thresholds.high:
-            low, high = (_tell(thresholds.find_probability(one)) for one in (thresholds.low, thresholds.high))
+            low, high = (_tell(find_probability(one, thresholds)) for one in (thresholds.low, thresholds.high))
             why = f"that is between its thresholds, {low} and {high}"
         if why or thresholds is None:
             return PersonAnswer(INCONCLUSIVE, why, margin, probability, is_seen)
@@ -251,25 +231,18 @@ class Summary:
         )
         if not is_final:
             return answer
-        temperature = 1.0 if thresholds is None else thresholds.temperature
         rows = [
-            (
-                *row[:2],
-                number_of[row[2]],
-                *row[3:8],
-                round(0.5 * (1.0 + math.tanh(0.5 * row[7] / temperature)), 6),
-                row[8],
-            )
+            (*row[:2], number_of[row[2]], *row[3:8], round(find_probability(row[7], thresholds), 6), row[8])
             for row in self.rows
         ]
         charts = (self._draw_timeline(thresholds),) if self.is_video and self.by_second else ()
         return Answer(
             **{name: getattr(answer, name) for name in ("outcome", "sentence", "reasons", "score")},
-            details=self._describe(found, thresholds),
+            details=self._describe(found, thresholds).model_dump(mode="json"),
             columns=COLUMNS,
             rows=rows,
             charts=charts,
-            pictures=self._list_pictures(found, temperature),
+            pictures=self._list_pictures(found, thresholds),
         )
 
     def _write_sentence(
@@ -327,51 +300,51 @@ class Summary:
             yield f"Only a part was read: {reason}."
         yield CAVEAT
 
-    def _describe(self, found: list[tuple[Person, PersonAnswer]], thresholds: Thresholds | None) -> dict[str, Any]:
-        """Describe the answer as JSON values, as `FaceDetails` does."""
+    def _describe(self, found: list[tuple[Person, PersonAnswer]], thresholds: Thresholds | None) -> FaceDetails:
+        """Describe the answer for other programs."""
         people = [
-            {
-                "person": number,
-                "outcome": finding.outcome,
-                "why": finding.why or None,
-                "probability": round(finding.probability, 6),
-                "margin": finding.margin,
-                "faces": len(person.margins),
-                "first_second": person.seconds[0],
-                "last_second": person.seconds[-1],
-                "side": round(person.side, 1),
-                "unlike": person.unlike if self._distance is not None else None,
-                "moments": [
-                    {"second": second, "margin": margin}
+            PersonDetails(
+                person=number,
+                outcome=finding.outcome,
+                why=finding.why or None,
+                probability=round(finding.probability, 6),
+                margin=finding.margin,
+                faces=len(person.margins),
+                first_second=person.seconds[0],
+                last_second=person.seconds[-1],
+                side=round(person.side, 1),
+                unlike=person.unlike if self._distance is not None else None,
+                moments=tuple(
+                    Moment(second=second, margin=margin)
                     for margin, _, second, _ in sorted(person.moments, reverse=True)
-                ],
-            }
+                ),
+            )
             for number, (person, finding) in enumerate(found, 1)
         ]
         seconds = sorted(self.by_second)
-        timeline = {
-            "second": seconds,
-            "mean": [self.by_second[one][0] / self.by_second[one][1] for one in seconds],
-            "low": [self.by_second[one][2] for one in seconds],
-            "high": [self.by_second[one][3] for one in seconds],
-        }
-        return {
-            "kind": "video" if self.is_video else "picture",
-            "frames": self.frames,
-            "frames_with_face": self.frames_with_face,
-            "people": people,
-            "timeline": timeline if self.is_video else None,
-            "thresholds": None if thresholds is None else vars(thresholds),
-            "remarks": dict(self.remarks),
-        }
+        timeline = Timeline(
+            second=tuple(seconds),
+            mean=tuple(self.by_second[one][0] / self.by_second[one][1] for one in seconds),
+            low=tuple(self.by_second[one][2] for one in seconds),
+            high=tuple(self.by_second[one][3] for one in seconds),
+        )
+        return FaceDetails(
+            kind="video" if self.is_video else "picture",
+            frames=self.frames,
+            frames_with_face=self.frames_with_face,
+            people=tuple(people),
+            timeline=timeline if self.is_video else None,
+            thresholds=thresholds,
+            remarks=self.remarks,
+        )
 
     def _list_pictures(
-        self, found: list[tuple[Person, PersonAnswer]], temperature: float
+        self, found: list[tuple[Person, PersonAnswer]], thresholds: Thresholds | None
     ) -> dict[str, list[tuple[bytes, str]]]:
         """List the highest moments of all people, and a strip of each."""
 
         def tell(margin: float) -> str:
-            return _tell(0.5 * (1.0 + math.tanh(0.5 * margin / temperature)))
+            return _tell(find_probability(margin, thresholds))
 
         if not self.is_video:
             return {
@@ -412,8 +385,7 @@ class Summary:
             axes.fill_between(seconds, low, high, color=palette.first, alpha=0.25, linewidth=0)
             draw_line(axes, palette, 0, seconds, mean, every=max(1, len(seconds) // 40))
             for margin in () if thresholds is None else {thresholds.low, thresholds.high}:
-                assert thresholds is not None
-                draw_reference(axes, palette, [seconds[0], seconds[-1]], [thresholds.find_probability(margin)] * 2)
+                draw_reference(axes, palette, [seconds[0], seconds[-1]], [find_probability(margin, thresholds)] * 2)
 
         return Chart(
             name="timeline",

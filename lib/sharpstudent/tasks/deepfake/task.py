@@ -47,6 +47,7 @@ class DeepfakeTask(ClassificationTask):
     metrics: ClassVar[Mapping[str, Metric]] = METRICS
     unit = "picture"
     group_unit = "person"
+    details = "sharpstudent.tasks.deepfake.report.results:FaceDetails"
     renderer = "sharpstudent.tasks.deepfake.evaluation.renderer:FaceRenderer"
     heat_map_class = 1  # fake
     pretrained: ClassVar[Mapping[str, str]] = {"imagenet": "sharpstudent.models.pretrained:load_imagenet"}

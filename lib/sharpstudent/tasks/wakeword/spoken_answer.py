@@ -16,6 +16,7 @@ from scipy.special import expit
 from sharpstudent.core.errors import format_count_of
 from sharpstudent.core.types import Answer, InputSource, Sample, Table
 from sharpstudent.data.dataset import UnreadableSample
+from sharpstudent.report.results import Plain
 from sharpstudent.tasks.wakeword.detections import HOP_SECONDS, Detection, StreamingDetector
 from sharpstudent.tasks.wakeword.mel import compute_mel
 from sharpstudent.tasks.wakeword.mixing import Wave, place_word
@@ -27,6 +28,22 @@ MOST_FPR = 0.005  # of the validation windows without the word, at the threshold
 MOST_DETECTIONS = 10_000  # of one recording that an answer lists
 SHOWN = 5  # times in a sentence
 PARTIAL_SECONDS = 60.0  # of a recording between two partial answers
+
+
+class SpokenWord(Plain):
+    """A detection: when the threshold was reached [s], when it was surest [s], and the mean probability then."""
+
+    start: float
+    peak: float
+    confidence: float
+
+
+class RecordingDetails(Plain):
+    """What predictions.json says of a recording besides the answer: the threshold, its length [s], the detections."""
+
+    threshold: float
+    seconds: float
+    detections: tuple[SpokenWord, ...]
 
 
 def choose_threshold(table: Table, temperature: float) -> float:
@@ -124,6 +141,10 @@ def _describe(found: list[Detection], highest: float, windows: int, seconds: flo
         if found
         else f"The wake word was not heard; the highest probability was {highest:.0%}."
     )
+    words = tuple(
+        SpokenWord(start=round(one.start, 3), peak=round(one.peak, 3), confidence=round(one.confidence, 6))
+        for one in found
+    )
     return Answer(
         outcome="wake word" if found else "other",
         sentence=sentence,
@@ -132,12 +153,9 @@ def _describe(found: list[Detection], highest: float, windows: int, seconds: flo
             f"of {threshold:.0%} over three windows, and a time is the end of the window of the highest one.",
         ),
         score=highest,
-        details={
-            "threshold": threshold,
-            "seconds": round(seconds, 3),
-            "detections": [{"start": round(one.start, 3), "peak": round(one.peak, 3),
-                            "confidence": round(one.confidence, 6)} for one in found],
-        },
-        columns=("start", "peak", "confidence"),
-        rows=[(round(one.start, 3), round(one.peak, 3), round(one.confidence, 6)) for one in found],
-    )  # fmt: skip
+        details=RecordingDetails(threshold=threshold, seconds=round(seconds, 3), detections=words).model_dump(
+            mode="json"
+        ),
+        columns=tuple(SpokenWord.model_fields),
+        rows=[tuple(word.model_dump().values()) for word in words],
+    )

@@ -36,6 +36,7 @@ class WakewordTask(ClassificationTask):
     section: WakewordSection
     classes = ("other", "wake word")
     metrics: ClassVar[Mapping[str, Metric]] = METRICS
+    details = "sharpstudent.tasks.wakeword.spoken_answer:RecordingDetails"
     unit = "window"
     group_unit = "speaker"
 

@@ -10,6 +10,7 @@ Legend: K severities of a corruption, P points of a curve, M bins.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 from pydantic import Field
 
@@ -351,3 +352,93 @@ class Results(ResultsBase):
     comparisons: tuple[ComparisonResult, ...] = ()
     mistakes: tuple[MistakeResult, ...] = ()
     bands: tuple[Band, ...] = ()
+
+
+class Moment(Plain):
+    """A face of a high score: when it was seen [s], and its margin."""
+
+    second: float
+    margin: float
+
+
+class PersonDetails(Plain):
+    """The answer about one person of a picture or video.
+
+    Attributes:
+        person: The number of the person, 1 for the one with the largest faces.
+        outcome: `fake_likely`, `no_sign` or `inconclusive`.
+        why: Why it is inconclusive; null otherwise.
+        probability: The calibrated probability of fake, 0..1.
+        margin: The log-odds of fake before the temperature, over all faces of the person.
+        faces: How many faces were judged.
+        first_second: When the first of them was seen [s].
+        last_second: When the last of them was seen [s].
+        side: The largest shorter side of a face [px].
+        unlike: How many are unlike the material that the model was made with; null where that was not checked.
+        moments: The faces of the highest margins.
+    """
+
+    person: int = Field(ge=1)
+    outcome: Literal["fake_likely", "no_sign", "inconclusive"]
+    why: str | None
+    probability: float = Field(ge=0.0, le=1.0)
+    margin: float
+    faces: int
+    first_second: float
+    last_second: float
+    side: float
+    unlike: int | None
+    moments: tuple[Moment, ...]
+
+
+class Timeline(Plain):
+    """The margins of the faces of each second: the mean, the lowest and the highest."""
+
+    second: tuple[int, ...]
+    mean: Numbers
+    low: Numbers
+    high: Numbers
+
+
+class Thresholds(Plain):
+    """The stored operating points that an answer rests on.
+
+    Attributes:
+        temperature: What margins are divided by.
+        high: From this margin on, fake is likely.
+        low: Below this margin, there is no sign.
+        false_alarms: The share of reals beyond `high`, where the thresholds were chosen.
+        found: The share of fakes beyond `low`, there.
+        level: Of what the thresholds are: `frame` or `video_mean`.
+        chosen_on: The data on which they were chosen, in words.
+    """
+
+    temperature: float
+    high: float
+    low: float
+    false_alarms: float
+    found: float
+    level: str
+    chosen_on: str
+
+
+class FaceDetails(Plain):
+    """What predictions.json says of a picture or video besides the answer, under `details`.
+
+    Attributes:
+        kind: Whether it has one frame or several.
+        frames: How many frames were looked at.
+        frames_with_face: How many of them have a face that was judged.
+        people: The people, the one with the largest faces first.
+        timeline: A video's scores by second; null for a picture.
+        thresholds: The stored thresholds; null where none are stored.
+        remarks: Reasons for frames that were not judged, with their number.
+    """
+
+    kind: Literal["picture", "video"]
+    frames: int
+    frames_with_face: int
+    people: tuple[PersonDetails, ...]
+    timeline: Timeline | None
+    thresholds: Thresholds | None
+    remarks: Mapping[str, int]
