@@ -14,7 +14,7 @@ help:
 	@echo "make test         environment and the fast tests"
 	@echo "make test-slow    real sizes and full counts (make test-real-size: only the two command lines at 380 px)"
 	@echo "make check        format, lint, types, layers"
-	@echo "make results      three seeds on people never tuned on: docs/results.md (about an hour on two cores)"
+	@echo "make results      three seeds on people never tuned on: output/results/ablation.md (about an hour on two cores)"
 	@echo "make train-free   the deepfake model that comes with the package, from freely licensed photos: DATA=FOLDER"
 	@echo "make browser      a headless browser for the test of the report (Debian, as root; else install Chromium); an exported model in it"
 	@echo "make audit        known vulnerabilities of the installed packages; says so where the database cannot be reached"

@@ -7,8 +7,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 import torch
-from sharpstudent.evaluation import ablate
-from sharpstudent.evaluation.arms import Arm
+from sharpstudent.evaluation import planned_runs
+from sharpstudent.evaluation.ablate import choose_epochs
 from workplace import ROOT, STAGE_1, Workplace
 
 COMPARE, CONFIG = "compare_models.py", "configs/tiny.json"
@@ -26,6 +26,7 @@ COMPARE, CONFIG = "compare_models.py", "configs/tiny.json"
         ((CONFIG, "--rounds", "1"), "--rounds"),
         ((CONFIG, "--arms", "configs/absent.json"), "configs/absent.json"),
         (("configs/absent.json",), "configs/absent.json"),
+        ((CONFIG, "--equal", "time", "--set", "epoch=1"), "--set epoch=5"),
     ],
     ids=str,
 )
@@ -55,8 +56,8 @@ def test_a_run_that_fails_is_shown_with_its_last_lines_and_where_the_rest_is(
             stdout.write(b"error: something is wrong\n")  # type: ignore[attr-defined]
             self.pid = 1
 
-    monkeypatch.setattr(ablate.os, "wait4", fail)
-    monkeypatch.setattr(ablate.subprocess, "Popen", Process)
+    monkeypatch.setattr(planned_runs.os, "wait4", fail)
+    monkeypatch.setattr(planned_runs.subprocess, "Popen", Process)
     ended = tiny.call(COMPARE, "ablate", CONFIG, "--seeds", "1")
     assert ended.code == 2
     assert "run s1_alone: ended with exit code 2" in ended.err
@@ -92,5 +93,9 @@ def test_an_ablation_ends_in_table_picture_and_json_and_the_same_command_goes_on
     assert [arm["by_seed"] for arm in unchanged["arms"]] == [arm["by_seed"] for arm in stored["arms"]]
 
 
-def test_an_arm_is_named_by_seed_and_name() -> None:
-    assert ablate.ArmRun(Arm("kd", "", {}), 3, (), None, None).name == "s3_kd"  # type: ignore[arg-type]
+def test_equal_time_is_as_many_epochs_as_the_reference_takes_seconds_without_the_start() -> None:
+    # 10 s of start-up; an epoch of the reference takes 5 s, of the others 2.5 s, 10 s, and 60 s.
+    seconds = {"sam": 15.0, "rho_0": 12.5, "dear": 20.0, "dearest": 70.0}
+    chosen = choose_epochs(seconds, "sam", total=10.0 + 8 * 5.0, epochs=8)
+    assert chosen == {"sam": 8, "rho_0": 16, "dear": 4, "dearest": 1}
+    assert choose_epochs({"sam": None, "b": 3.0}, "sam", total=None, epochs=4) == {"sam": 4, "b": 4}

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 from sharpstudent.config.cli import parse_command_line
-from sharpstudent.config.load import read_config_file
 from sharpstudent.core.errors import UserError
 from sharpstudent.evaluation.ablate import _describe_steps
 from sharpstudent.evaluation.arms import (
@@ -129,27 +128,6 @@ def test_a_file_lists_arms_models_and_keys_of_all_and_gets_alone(tmp_path: Path)
     assert [arm.name for arm in plan.arms] == [ALONE, "mine"]
     assert all(arm.keys["weight_decay"] == 0.1 for arm in plan.arms)
     assert plan.models == {"teacher": ("teacher", "output/s{seed}_teacher")}
-
-
-def test_the_arms_of_the_demo_train_what_make_results_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT))
-    from demo import results as demo
-
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
-    given = read_config_file(ROOT / "configs/demo.json")
-    command = parse_command_line([str(ROOT / "configs/demo.json"), "-n", "x"], stage=2, find_task=find_task)
-    plan = read_plan(ROOT / "demo/arms.json", command.config, command.task)
-    assert [arm.name for arm in plan.arms] == [ALONE, "distill", "features", "ema", "two"]
-    assert list(plan.models) == list(demo.FIRST)
-    for arm in plan.arms[1:]:
-        if arm.name in demo.VARIANTS:
-            demo._write_config(arm.name)
-        _, words = demo._plan(3, arm.name)
-        theirs = parse_command_line(words, stage=2, find_task=find_task).config
-        ours = resolve(tmp_path, build_keys(given, arm, 3, 1)).config
-        for part in ("criterion", "teachers", "training", "optimizer", "student", "task_section"):
-            assert getattr(ours, part) == getattr(theirs, part), (arm.name, part)
 
 
 @pytest.mark.parametrize(

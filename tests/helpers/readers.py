@@ -362,9 +362,9 @@ def read_the_swaps(path: Path) -> Any:
 
 
 def read_costs(path: Path) -> Any:
-    from sharpstudent.evaluation import ablate
+    from sharpstudent.evaluation import planned_runs
 
-    return ablate._read_own(path, dict[str, dict[str, float]])
+    return planned_runs.read_own(path, dict[str, dict[str, float]])
 
 
 def read_swap_settings(path: Path) -> Any:
@@ -936,7 +936,7 @@ READERS: dict[str, Reader] = {
     "costs of an ablation": Reader(
         write_json("costs.json", {"s1_alone": {"cpu_s": 1.5, "wall_s": 2.0}}),
         read_costs,
-        ("evaluation/ablate.py:_read_own",),
+        ("evaluation/planned_runs.py:read_own",),
     ),
     "preparation.json": Reader(
         write_json("preparation.json", {"made_by": "prepare_faces.py", "settings": {"a": 1}}),
@@ -1000,7 +1000,7 @@ NEEDS_NO_ROW: dict[str, str] = {
     "checkpoint/store.py:load_run_state": "a file that was verified; tests/checkpoint/test_run_state.py",
     "tasks/wakeword/speech_embedding.py:_open_session": "a digest, and a file that has it",
     "tasks/gaze/feature_cache.py:_read": "features that are computed anew where the digest in the file does not fit",
-    "evaluation/ablate.py:_train": "the log of a run that has just failed, for the message",
+    "evaluation/planned_runs.py:Planner.train": "the log of a run that has just failed, for the message",
     "deploy/app.py:App._predict": "its own answer, written before",
     "deploy/app.py:App._show_answer": "its own answer, written before",
     "tasks/deepfake/task.py:DeepfakeTask.make_example_input": "a file of the package",

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from sharpstudent.config.cli import parse_command_line
 from sharpstudent.core.errors import UserError
 from sharpstudent.registry import find_task
 from sharpstudent.task import Advice
 from sharpstudent.tasks.deepfake.task import DeepfakeTask
-from sharpstudent.train.advice import RunRecord, advise, main
+from sharpstudent.train.advice import RunRecord, advise, main, measure_movements
 
 KEYS = '{"data_source": "labelled", "data_root": "d", "student": "test_efficientnet", "teacher": "test_resnet", '
 KEYS += '"teacher_weights": "t.pth", "pretrained_student_weights": "s.pth", "stage2": {"epoch": 8}}'
@@ -45,7 +46,7 @@ def test_a_healthy_run_gets_no_advice(healthy: RunRecord) -> None:
 @pytest.mark.parametrize(
     ("rows", "said", "seen"),
     [
-        (make_rows(HEALTHY, kd_hard_ratio=[2.0] * 7 + [15.6]), "the labels are drowned", "16 times"),
+        (make_rows(HEALTHY, kd_hard_ratio=[2.0] * 7 + [15.6]), "the labels hardly count", "16 times"),
         (make_rows(HEALTHY, kd_hard_ratio=[2.0] * 7 + [0.05]), "little is distilled", "0.05 times"),
         (make_rows(HEALTHY, train_kd=[0.0] * 8), "the term kd teaches nothing", "train_kd is 0 in each of 8 epochs"),
         (make_rows((0.9, 0.95, 0.996)), "at its ceiling", "val_auc 0.9960 in epoch 3"),
@@ -68,6 +69,29 @@ def test_a_teacher_below_the_student_is_named(healthy: RunRecord) -> None:
     (found,) = advise(replace(healthy, models={"student a": {"val_auc": 0.9}, "teacher b": {"val_auc": 0.8}}))
     assert "weaker" in found.what
     assert "0.8000" in found.evidence
+
+
+def train_norms(images: torch.Tensor, batches: int) -> list[dict[str, torch.Tensor]]:
+    """The states of two BatchNorm layers before and after an epoch over pictures in their order, as of a long run."""
+    norms = torch.nn.Sequential(torch.nn.BatchNorm2d(3), torch.nn.ReLU(), torch.nn.BatchNorm2d(3))
+    states = []
+    for _ in range(9):
+        for batch in images.chunk(batches):
+            norms(batch)
+            states.append({name: value.clone() for name, value in norms.state_dict().items()})
+    return [states[-batches - 1 - batches // 2], states[-1]]
+
+
+def test_statistics_of_batchnorm_that_drift_are_named_and_settled_ones_are_not(healthy: RunRecord) -> None:
+    torch.manual_seed(2)
+    dark, bright = torch.randn(64, 3, 4, 4), 2.0 + 3.0 * torch.randn(64, 3, 4, 4)
+    mixed = torch.cat([dark, bright])[torch.randperm(128)]
+    assert advise(replace(healthy, norms=measure_movements(*train_norms(mixed, 8)))) == []
+    # First all dark pictures, then all bright ones: the statistics are those of the last batches.
+    (found,) = advise(replace(healthy, norms=measure_movements(*train_norms(torch.cat([dark, bright]), 16))))
+    assert "statistics of BatchNorm drift" in found.what
+    assert "most in 0, by a factor of" in found.evidence
+    assert "now 4" in found.remedy
 
 
 def test_a_control_without_distillation_is_healthy(healthy: RunRecord) -> None:

@@ -131,7 +131,19 @@ def test_pass_1_of_a_subset_reads_the_first_samples_and_pass_2_all_with_one_teac
     torch.set_rng_state(rng)
     first = plain(make_batch(images=8)[:4], at(0))
     assert result.loss == first.loss
-    assert are_identical(dict(step.student.named_buffers()), dict(plain.student.named_buffers()))
+
+
+def test_the_statistics_of_batchnorm_are_of_the_pass_that_reads_the_whole_batch() -> None:
+    for share, expected in ((1.0, [True, False]), (0.5, [False, True])):
+        torch.manual_seed(3)
+        step = with_variant(make_step(teacher=make_teacher()), {"share": share})
+        norm = next(layer for layer in step.student.modules() if isinstance(layer, torch.nn.BatchNorm2d))
+        counted: list[bool] = []
+        norm.register_forward_hook(lambda layer, args, out, counted=counted: counted.append(layer.track_running_stats))
+        assert step(make_batch(images=8), at(0)).ok
+        assert counted == expected
+        assert norm.track_running_stats
+        assert int(norm.num_batches_tracked) == 1  # type: ignore[arg-type]
 
 
 def test_a_share_of_1_and_steps_with_a_pass_in_every_one_are_plain_sam_bit_for_bit() -> None:

@@ -340,7 +340,8 @@ def _check_order(keys: FileKeys, stage: Stage) -> Iterator[Problem]:
 # Keys of SAM that need a radius, with the value that does nothing.
 SAM_KEYS = {
     **{"asam": False, "rho_warmup": 0.0, "rho_end": None},
-    **{"sam_every": 1, "sam_norm_only": False, "sam_subset": 1.0, "sam_adaptive": False, "sam_friendly": False},
+    **{"sam_every": 1, "sam_norm_only": False, "sam_subset": 1.0, "sam_last": 1.0},
+    **{"sam_adaptive": False, "sam_friendly": False},
 }
 # Pairs of variants of SAM that exclude each other.
 SAM_CONFLICTS = {

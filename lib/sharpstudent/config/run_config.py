@@ -338,6 +338,12 @@ class OptimizerKeys(Frozen):
         description="share of the samples of a batch that pass 1 reads; pass 2 and the teacher read all of them",
         json_schema_extra=usual("the direction of the ascent is then that of next to no samples", low=0.1),
     )
+    sam_last: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        default=1.0,
+        exclude_if=lambda share: share == 1.0,
+        description="share of the steps, the last ones, that have a second pass (Zhou et al. 2025: SAM late in "
+        "training finds as flat minima); those before are plain steps",
+    )
     sam_adaptive: bool = Field(
         default=False,
         exclude_if=operator.not_,
@@ -375,6 +381,11 @@ class OptimizerSection(OptimizerKeys):
     rho: float
     lr_schedule: AnySchedule | None = None
     rho_schedule: AnySchedule | None = None
+
+    @property
+    def chooses_ascents(self) -> bool:
+        """Whether only some of the steps have a second pass."""
+        return self.sam_every > 1 or self.sam_adaptive or self.sam_last < 1.0
 
 
 class TermSection(Frozen):
@@ -485,6 +496,12 @@ class RunKeys(Frozen):
         ),
     )
     report: bool = Field(default=True, description="whether a run ends with report.html and results.json in its folder")
+    teacher_answers: PathText | None = Field(
+        default=None,
+        exclude_if=lambda path: path is None,
+        description="file of the teacher's outputs that several runs share, such as the arms of an ablation: batches "
+        "that are the same to the last bit are answered once; the steps do not change",
+    )
     teacher_average: Literal["logits", "probabilities"] = Field(
         default="logits", description="what is averaged over several teachers"
     )

@@ -23,6 +23,7 @@ from sharpstudent.core.schedules import (
     Staircase,
     Table,
     TwoStage,
+    ZeroUntil,
 )
 
 
@@ -41,12 +42,11 @@ def build_rho_schedule(section: OptimizerSection) -> Schedule:
     """Build the schedule of the SAM radius.
 
     It is the config's schedule, if there is one. Otherwise the radius is constant, unless it has a warm-up or changes
-    to `rho_end`.
+    to `rho_end`. With `sam_last` it is 0 before.
     """
-    if section.rho_schedule is not None:
-        return section.rho_schedule
     end = section.rho if section.rho_end is None else section.rho_end
-    return RiseThenLinear(section.rho, end=end, rise=section.rho_warmup)
+    radius = section.rho_schedule or RiseThenLinear(section.rho, end=end, rise=section.rho_warmup)
+    return radius if section.sam_last == 1.0 else ZeroUntil(radius, last=section.sam_last)
 
 
 # The keys that change a plain number in the course of a run, and the value at which each has no effect.

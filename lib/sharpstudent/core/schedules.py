@@ -296,6 +296,24 @@ class RiseThenLinear:
         return self.value + (self.end - self.value) * (done - self.rise) / (1.0 - self.rise)
 
 
+@dataclass(frozen=True)
+class ZeroUntil:
+    """0, and the value of another schedule in the last steps of the run.
+
+    Attributes:
+        inner: The other schedule.
+        last: Share of all steps that have its value.
+    """
+
+    inner: Schedule
+    last: float
+
+    def __call__(self, progress: Progress) -> float:
+        """The value at a step of the run."""
+        is_late = progress.fraction >= 1.0 - self.last or math.isclose(progress.fraction, 1.0 - self.last)
+        return self.inner(progress) if is_late else 0.0
+
+
 def _mix(start: float, end: float, share: float) -> float:
     """Interpolate linearly: exactly `start` at share 0, and exactly `end` at share 1.
 

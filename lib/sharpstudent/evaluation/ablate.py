@@ -1,43 +1,27 @@
 """`compare_models.py ablate CONFIG`: trains the arms of an ablation from one student, and compares them.
 
-Every arm and seed is a run of main_distillation.py of its own, `--jobs` of them side by side. They start from the same
-stage-1 checkpoint and take equally many steps. Runs that are finished are kept, one that was interrupted is resumed, so
-that the same command goes on at any time. Then all are evaluated on the same samples.
+Every arm and seed is a run of main_distillation.py of its own (planned_runs.py), `--jobs` of them side by side. They
+start from the same stage-1 checkpoint and take equally many steps, or equal time. Then all are evaluated on the same
+samples.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shlex
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sharpstudent.config.cli import parse_command_line
 from sharpstudent.config.load import apply_overrides, read_config_file
 from sharpstudent.config.run_config import RunConfig
-from sharpstudent.config.stored import find_own_run
-from sharpstudent.core.archive import BEST
 from sharpstudent.core.arguments import EXIT_CODES, Parser, read_number, read_path
-from sharpstudent.core.errors import ExitCode, Problem, RunInterrupted, UserError, plural
-from sharpstudent.core.files import read_json, read_text
-from sharpstudent.core.io import (
-    check_writable,
-    disk_errors_as_user_errors,
-    make_folder,
-    write_bytes_atomically,
-    write_text_atomically,
-)
-from sharpstudent.core.naming import printable
+from sharpstudent.core.errors import UserError, plural
+from sharpstudent.core.io import check_writable, write_bytes_atomically, write_text_atomically
 from sharpstudent.evaluation.arms import PRESETS, Arm, Plan, build_keys, find_newest, name_seeds, read_plan
 from sharpstudent.evaluation.command_line import COMPARE, EVALUATE
+from sharpstudent.evaluation.planned_runs import Costs, PlannedRun, Planner, read_epochs, read_own, say, to_sets
 from sharpstudent.registry import find_task
 
 if TYPE_CHECKING:
@@ -45,8 +29,7 @@ if TYPE_CHECKING:
     from sharpstudent.evaluation.renderer import Session
     from sharpstudent.report.ablation import AblationResults, ArmCost
 
-SCRIPT = "main_distillation.py"
-STOPPED = (130, 143, -2, -15)  # exit codes of an interrupted run
+Runs = Mapping[tuple[str, int], PlannedRun]  # by the name of the arm, and the seed
 
 PURPOSE = """What is it worth? Trains variants of stage 2 (arms) from the same stage-1 student, for equally many steps,
 at several seeds, and compares them on the same samples: one table with paired intervals, a picture, a verdict."""
@@ -59,40 +42,6 @@ Every ablation has the arm "alone for as many further steps". The same command g
 options are those of {EVALUATE}, such as --data SET; without it, the validation data of the runs is taken.
 
 {EXIT_CODES}"""
-
-
-@dataclass(frozen=True)
-class ArmRun:
-    """One run of an ablation.
-
-    Attributes:
-        arm: The arm.
-        seed: The seed.
-        words: The arguments of the training script.
-        config: The resolved config.
-        task: The class of its task.
-    """
-
-    arm: Arm
-    seed: int
-    words: tuple[str, ...]
-    config: RunConfig
-    task: type[Any]
-
-    @property
-    def name(self) -> str:
-        """The name in lines, logs and costs."""
-        return f"s{self.seed}_{self.arm.name}"
-
-    def find_finished(self) -> Path | None:
-        """Find the run folder, if the run has all its epochs."""
-        from sharpstudent.report.logs import MetricsFile
-
-        folder, _ = find_own_run(self.config, self.task)
-        if folder is None or not (folder / BEST).is_file():
-            return None
-        rows = MetricsFile(folder / "logs" / "metrics.csv").read()
-        return folder if len(rows) >= self.config.training.epochs else None
 
 
 def main(argv: Sequence[str]) -> None:
@@ -108,6 +57,8 @@ def main(argv: Sequence[str]) -> None:
     group.add_argument("--arms", metavar="FILE", type=read_path, help="arms of your own, as JSON (docs/ablations.md)")
     number = read_number(int, 1, 100)
     group.add_argument("--seeds", metavar="N", type=number, default=3, help="seeds of each arm (%(default)s)")
+    text = "what every arm takes as much of (default: steps). time: of the processors, by whole epochs"
+    group.add_argument("--equal", choices=("steps", "time"), help=text)
     group.add_argument(
         "--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[], help="change a key of every arm"
     )
@@ -124,19 +75,24 @@ def main(argv: Sequence[str]) -> None:
     out: Path = read.out or Path("output") / f"ablation_{read.config.stem}_{kind}"
     check_writable(out, f"--out {out}")
     keys = apply_overrides(read_config_file(read.config), read.overrides)
-    words = [str(read.config), "-n", "ablation", *_to_sets(read.overrides)]
+    words = [str(read.config), "-n", "ablation", *to_sets(read.overrides)]
     command = parse_command_line(words, stage=2, find_task=find_task)
     settings = (command.config, command.task)
     plan = PRESETS[preset](*settings) if arms_file is None else read_plan(arms_file, *settings)
+    plan = replace(plan, equal=read.equal or plan.equal)
     _check_options(command.task, rest)
     seeds = tuple(range(1, read.seeds + 1))
-    jobs = _write_jobs(plan, keys, seeds, out, read.config)
+    # Arms of one seed see the same batches, so that the teacher need not answer each of them anew.
+    planner = Planner(out, read.config.parent, side_by_side=read.jobs, answers=out / "teacher_answers.sqlite")
     epochs = command.config.training.epochs
-    of_each = f"{epochs} epoch{'s' if epochs > 1 else ''} each"
-    _say(f"{len(plan.arms)} arms at {name_seeds(seeds)}: {len(jobs)} runs, {of_each}")
-    train_all(jobs, out, read.jobs, read.config.parent)
-    session = _open(plan, jobs, seeds, rest)
-    results = _measure(session, plan, jobs, seeds, out, f"{read.config.stem}, {kind}")
+    if plan.equal == "time":
+        plan = match_times(plan, keys, seeds, planner, epochs)
+    runs = plan_runs(plan, keys, seeds, planner)
+    of_each = f"{epochs} epoch{'s' if epochs > 1 else ''} each" if plan.equal == "steps" else "equal time"
+    say(f"{len(plan.arms)} arms at {name_seeds(seeds)}: {len(runs)} runs, {of_each}")
+    planner.train_all(list(runs.values()))
+    session = _open(plan, runs, seeds, rest)
+    results = _measure(session, plan, runs, seeds, planner.costs, f"{read.config.stem}, {kind}")
     _write(results, out)
 
 
@@ -147,156 +103,112 @@ def _check_options(task: type[Any], rest: Sequence[str]) -> None:
     load_renderer(task).parse(["MODEL", *rest], script=EVALUATE)
 
 
-def _to_sets(overrides: Sequence[str]) -> list[str]:
-    return [word for one in overrides for word in ("--set", one)]
+def plan_runs(plan: Plan, keys: Mapping[str, Any], seeds: Sequence[int], planner: Planner) -> Runs:
+    """Write the config of each arm and seed, and check all of them before the first run begins."""
+    return {
+        (arm.name, seed): _plan_run(arm, keys, seeds, seed, planner, f"s{seed}", ())
+        for seed in seeds
+        for arm in plan.arms
+    }
 
 
-def _say(line: str) -> None:
-    print(printable(line), flush=True)
+def _plan_run(
+    arm: Arm,
+    keys: Mapping[str, Any],
+    seeds: Sequence[int],
+    seed: int,
+    planner: Planner,
+    run: str,
+    changes: Sequence[str],
+) -> PlannedRun:
+    merged = build_keys(keys, arm, seed, seeds[(seeds.index(seed) + 1) % len(seeds)])
+    file = f"arms/seed_{seed}/{arm.name}.json"
+    return planner.plan(f"{run}_{arm.name}", merged, file, run, (f"seed={seed}", *changes))
 
 
-def _write_jobs(plan: Plan, keys: Mapping[str, Any], seeds: Sequence[int], out: Path, config: Path) -> list[ArmRun]:
-    """Write the config of each arm and seed, and check all of them before the first run begins.
+def match_times(plan: Plan, keys: Mapping[str, Any], seeds: Sequence[int], planner: Planner, epochs: int) -> Plan:
+    """Give each arm as many epochs as take the time of the first reference.
 
-    The stage-1 checkpoint that a pattern names is chosen once and written down: a run that begins later must not find
-    a newer one.
-    """
-    starts_file = out / "starts.json"
-    starts: dict[str, str] = _read_own(starts_file, dict[str, str])
-    jobs: list[ArmRun] = []
-    for seed in seeds:
-        for arm in plan.arms:
-            merged = build_keys(keys, arm, seed, seeds[(seeds.index(seed) + 1) % len(seeds)])
-            pattern = merged.get("pretrained_student_weights")
-            if isinstance(pattern, str):
-                known = starts.get(pattern)
-                if known is None or not Path(known).is_file():
-                    known = str(find_newest(pattern, f"{config}: pretrained_student_weights"))
-                starts[pattern] = merged["pretrained_student_weights"] = known
-            path = out / "arms" / f"seed_{seed}" / f"{arm.name}.json"
-            make_folder(path.parent)
-            write_text_atomically(path, json.dumps(merged, indent=2) + "\n")
-            changes = (f"seed={seed}", f"output_root={out / 'runs'}", "report=false")
-            words = (str(path), "-n", f"s{seed}", *_to_sets(changes))
-            command = parse_command_line(words, stage=2, find_task=_find_beside(config))
-            jobs.append(ArmRun(arm, seed, words, command.config, command.task))
-    write_text_atomically(starts_file, json.dumps(starts, indent=2) + "\n")
-    return jobs
-
-
-def _read_own(path: Path, kind: Any) -> dict[str, Any]:
-    """Read a JSON object of a type that an ablation has written; {} where there is none yet.
-
-    Raises:
-        UserError: For a file that is damaged.
-    """
-    from pydantic import TypeAdapter
-
-    try:
-        return TypeAdapter(kind).validate_python(read_json(path), strict=True)
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise UserError.about(
-            str(path),
-            "is not what an ablation wrote there",
-            got=str(error).splitlines()[0],
-            remedy=f"rm {shlex.quote(str(path))}, then repeat the command; runs that are finished are kept",
-        ) from None
-
-
-def _find_beside(config: Path) -> Any:
-    """Make a `find_task` that looks beside CONFIG, too, as a class that lies there is named by its module."""
-
-    def find(name: str, *, beside: Sequence[Path] = (), **others: Any) -> Any:
-        return find_task(name, beside=[config.parent, *beside], **others)
-
-    return find
-
-
-def train_all(jobs: Sequence[ArmRun], out: Path, side_by_side: int, beside: Path) -> None:
-    """Train the runs that are not finished, some of them side by side.
+    Start-up and validation included, an arm's epoch is measured by a run of one epoch at the first seed. What a run
+    takes besides is the difference of the reference's two runs. The epochs are chosen once, and kept in `epochs.json`.
 
     Args:
-        jobs: All runs.
-        out: The folder of the ablation.
-        side_by_side: How many at once; they share the processors.
-        beside: The folder of CONFIG, where a task of the user's own may lie.
+        plan: The plan.
+        keys: The keys of CONFIG.
+        seeds: The seeds.
+        planner: Plans and trains the runs.
+        epochs: Epochs of the reference.
+
+    Returns:
+        The plan, in which the arms have a key `epoch`.
 
     Raises:
-        UserError: For a run that fails; no further one is begun then, and those that run go on to their end.
-        RunInterrupted: After Ctrl-C; the runs have saved their state.
+        UserError: Where an arm has epochs of its own, and for a reference of one epoch.
     """
-    threads = str(max(1, (os.cpu_count() or 1) // side_by_side))
-    environment = {"OMP_NUM_THREADS": threads, **os.environ} if side_by_side > 1 else dict(os.environ)
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(beside), os.environ.get("PYTHONPATH")]))
-    costs = _Costs(out / "costs.json")
-    failed = threading.Event()
-
-    def train(job: ArmRun) -> None:
-        if failed.is_set():
-            return
-        if job.find_finished() is not None:
-            return _say(f"{job.name}: is there already")
-        try:
-            _train(job, out / "logs" / f"{job.name}.txt", environment, costs)
-        except BaseException:
-            failed.set()
-            raise
-
-    with ThreadPoolExecutor(side_by_side) as pool:
-        futures = [pool.submit(train, job) for job in jobs]
-        try:
-            for future in futures:
-                future.result()
-        except KeyboardInterrupt:
-            failed.set()
-            pool.shutdown(cancel_futures=True)
-            raise RunInterrupted("interrupted; the same command goes on from here", ExitCode.INTERRUPTED) from None
-
-
-def _train(job: ArmRun, log: Path, environment: Mapping[str, str], costs: _Costs) -> None:
-    make_folder(log.parent)
-    script = Path(sys.argv[0]).resolve().parent / SCRIPT
-    command = [sys.executable, str(script), *job.words, "--resume", "auto"]
-    begun = time.monotonic()
-    with disk_errors_as_user_errors(log), open(log, "ab") as file:
-        process = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
-        _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = code = os.waitstatus_to_exitcode(status)
-    seconds = time.monotonic() - begun
-    costs.add(job.name, cpu_s=usage.ru_utime + usage.ru_stime, wall_s=seconds)
-    if code in STOPPED:
-        raise KeyboardInterrupt
-    if code != 0:
-        tail = "\n".join(read_text(log, errors="replace").splitlines()[-12:])
-        remedy = f"the whole of it is in {log}; the same command goes on when it is corrected"
-        raise UserError(Problem(f"run {job.name}", f"ended with exit code {code}", got=tail, remedy=remedy))
-    _say(f"{job.name}: trained in {seconds:.0f} s")
+    own = [arm.name for arm in plan.arms if "epoch" in arm.keys]
+    if own or epochs < 2:
+        what = (
+            f"sets the epochs, and the arm {own[0]} does, too"
+            if own
+            else "is matched by whole epochs, and CONFIG has 1"
+        )
+        remedy = "leave one of the two out" if own else "--set epoch=5 or more"
+        raise UserError.about("--equal time", what, remedy=remedy)
+    first, reference = seeds[0], plan.references[0]
+    path, names = planner.out / "epochs.json", [arm.name for arm in plan.arms]
+    chosen: dict[str, int] = read_own(path, dict[str, int])
+    if set(names) - set(chosen):
+        probes = [_plan_run(arm, keys, seeds, first, planner, "probe", ("stage2.epoch=1",)) for arm in plan.arms]
+        arm = next(arm for arm in plan.arms if arm.name == reference)
+        whole = _plan_run(arm, keys, seeds, first, planner, f"s{first}", ())
+        say(f"--equal time: {len(probes)} runs of one epoch, and {whole.name}, show what an epoch of each arm takes")
+        planner.train_all([*probes, whole])
+        clock = _name_clock(whole.config)
+        seconds = {name: planner.costs.mean([f"probe_{name}"], clock) for name in names}
+        total = planner.costs.mean([whole.name], clock)
+        chosen = choose_epochs(seconds, reference, total, epochs)
+        write_text_atomically(path, json.dumps(chosen, indent=2) + "\n")
+    say("--equal time: epochs " + ", ".join(f"{name} {chosen[name]}" for name in names))
+    arms = tuple(replace(arm, keys={**arm.keys, "epoch": chosen[arm.name]}) for arm in plan.arms)
+    return replace(plan, arms=arms)
 
 
-class _Costs:
-    """Seconds of each run, summed over its sittings, in a file."""
+def _name_clock(config: RunConfig) -> str:
+    """Name the cost that counts: processor time, but the clock's where no processor does the work."""
+    from sharpstudent.evaluation.opened import choose_device
 
-    def __init__(self, path: Path) -> None:
-        self._path, self._lock = path, threading.Lock()
-        self._found: dict[str, dict[str, float]] = _read_own(path, dict[str, dict[str, float]])
-
-    def add(self, name: str, **seconds: float) -> None:
-        """Add the seconds of a sitting."""
-        with self._lock:
-            one = self._found.setdefault(name, dict.fromkeys(seconds, 0.0))
-            for key, value in seconds.items():
-                one[key] += value
-            write_text_atomically(self._path, json.dumps(self._found, indent=2) + "\n")
-
-    def mean(self, names: Sequence[str], key: str) -> float | None:
-        """The mean over runs; None where one is unknown."""
-        values = [self._found[name][key] for name in names if name in self._found]
-        return sum(values) / len(values) if values and len(values) == len(names) else None
+    return "cpu_s" if choose_device(config.device, remedy="--set device=auto").type == "cpu" else "wall_s"
 
 
-def _open(plan: Plan, jobs: Sequence[ArmRun], seeds: Sequence[int], rest: Sequence[str]) -> Session:
+def choose_epochs(
+    seconds: Mapping[str, float | None], reference: str, total: float | None, epochs: int
+) -> dict[str, int]:
+    """Choose the epochs of each arm.
+
+    With S seconds of start-up and c of an epoch, the reference's runs take S + c and S + epochs c, and an arm's S + a.
+    It gets epochs c / a, rounded, at least 1.
+
+    Args:
+        seconds: Seconds of a run of one epoch, by arm.
+        reference: The arm whose time is matched.
+        total: Seconds of its whole run.
+        epochs: Epochs of its whole run.
+
+    Returns:
+        Epochs by arm.
+    """
+    one = seconds[reference]
+    if total is None or one is None or total <= one:
+        return dict.fromkeys(seconds, epochs)
+    epoch = (total - one) / (epochs - 1)
+    start = max(0.0, one - epoch)
+    return {
+        name: epochs if took is None or took <= start else max(1, round(epochs * epoch / (took - start)))
+        for name, took in seconds.items()
+    }
+
+
+def _open(plan: Plan, runs: Runs, seeds: Sequence[int], rest: Sequence[str]) -> Session:
     """Open every trained model and the data, as evaluate_model.py does: arm by arm, seed by seed; then other models."""
     from sharpstudent.evaluation.opened import choose_device
     from sharpstudent.evaluation.renderer import Session, load_renderer
@@ -304,14 +216,15 @@ def _open(plan: Plan, jobs: Sequence[ArmRun], seeds: Sequence[int], rest: Sequen
 
     paths: dict[str, Path] = {}
     for arm in plan.arms:
-        for job in (one for one in jobs if one.arm is arm):
-            folder = job.find_finished() or find_own_run(job.config, job.task)[0]  # ended early by its patience
-            assert folder is not None, f"{job.name} has just been trained"
-            paths[job.name] = folder
+        for seed in seeds:
+            run = runs[arm.name, seed]
+            folder = run.find_finished() or run.find_folder()  # ended early by its patience
+            assert folder is not None, f"{run.name} has just been trained"
+            paths[run.name] = folder
     for name, (_, pattern) in plan.models.items():
         for seed in seeds:
             paths[f"s{seed}_{name}"] = find_newest(pattern.replace("{seed}", str(seed)), f"models.{name}.path")
-    renderer = load_renderer(jobs[0].task)
+    renderer = load_renderer(next(iter(runs.values())).task)
     request = renderer.parse([*(f"{name}={path}" for name, path in paths.items()), *rest], script=EVALUATE)
     device = choose_device(request.device, remedy="--device auto")
     console = build_console()
@@ -323,7 +236,7 @@ def _open(plan: Plan, jobs: Sequence[ArmRun], seeds: Sequence[int], rest: Sequen
 
 
 def _measure(
-    session: Session, plan: Plan, jobs: Sequence[ArmRun], seeds: Sequence[int], out: Path, title: str
+    session: Session, plan: Plan, runs: Runs, seeds: Sequence[int], costs: Costs, title: str
 ) -> AblationResults:
     """Evaluate all models on the same samples, and compare each arm with the references."""
     from sharpstudent.evaluation.compare import compare_models, describe_intervals, list_parts, to_metric_value
@@ -334,7 +247,8 @@ def _measure(
 
     evaluation = evaluate_models(session, session.sets)
     sets: Any = session.sets
-    task, rounds, count = jobs[0].task, session.request.rounds, len(seeds)
+    first = next(iter(runs.values()))
+    task, rounds, count = first.task, session.request.rounds, len(seeds)
     titles = [(arm.name, arm.title, dict(arm.keys), True) for arm in plan.arms]
     titles += [(name, text, {}, False) for name, (text, _) in plan.models.items()]
     parts: dict[str, list[Mapping[str, Any]]] = {}
@@ -342,8 +256,7 @@ def _measure(
     for number, (name, *_) in enumerate(titles):
         found[name] = list(evaluation.models[number * count : (number + 1) * count])
         parts[name] = [list_parts(one, sets) for one in found[name]]
-    metric = jobs[0].config.training.selection_metric
-    costs = _Costs(out / "costs.json")
+    metric = first.config.training.selection_metric
     arms = tuple(
         ArmResult(
             name=name,
@@ -377,7 +290,7 @@ def _measure(
         title=heading.title,
         made_at=heading.made_at,
         command=heading.command,
-        task=jobs[0].config.task,
+        task=first.config.task,
         group_unit=task.group_unit,
         metric=metric,
         metrics={
@@ -385,9 +298,10 @@ def _measure(
             for name, one in task.metrics.items()
         },
         seeds=tuple(seeds),
-        epochs=jobs[0].config.training.epochs,
+        epochs=first.config.training.epochs,
         data={one.name: tuple(getattr(one, "notes", ())) for one in session.sets},
         protocol={
+            "equal": f"as much of each arm: {plan.equal}" + (", in whole epochs" if plan.equal == "time" else ""),
             "steps": _describe_steps(
                 {
                     arm.name: [session.models[number * count + place].path.parent.parent for place in range(count)]
@@ -395,7 +309,8 @@ def _measure(
                 }
             ),
             "intervals": describe_intervals(f"{groups} and seeds", groups, rounds),
-            "cost": f"seconds of processors a run, over those of “{_find_title(titles, plan.references[0])}”",
+            "cost": f"seconds of processors a run, over those of “{_find_title(titles, plan.references[0])}”; what "
+            "the teacher took counts for each, although it answers a batch that several arms see once",
         },
         references=plan.references,
         arms=arms,
@@ -408,10 +323,9 @@ def _measure(
 
 def _describe_steps(folders: Mapping[str, Sequence[Path]]) -> str:
     """Say how many steps the runs of each arm took, from their logs/metrics.csv."""
-    from sharpstudent.report.logs import MetricsFile
 
     def count(run: Path) -> int:
-        return sum(int(row["steps"] or 0) for row in MetricsFile(run / "logs/metrics.csv").read())
+        return sum(int(row["steps"] or 0) for row in read_epochs(run))
 
     taken = {name: sorted({count(run) for run in runs}) for name, runs in folders.items()}
     each = {name: " or ".join(f"{count:,}" for count in counts) for name, counts in taken.items()}
@@ -431,7 +345,7 @@ def _find_title(titles: Sequence[tuple[Any, ...]], name: str) -> str:
     return next(text for one, text, *_ in titles if one == name)
 
 
-def _find_cost(costs: _Costs, name: str, reference: str, seeds: Sequence[int]) -> ArmCost:
+def _find_cost(costs: Costs, name: str, reference: str, seeds: Sequence[int]) -> ArmCost:
     from sharpstudent.report.ablation import ArmCost
 
     def mean(of: str, key: str) -> float | None:

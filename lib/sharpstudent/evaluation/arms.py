@@ -10,8 +10,9 @@ An arm is CONFIG with some keys changed in stage 2. A preset or a JSON file list
     }
 
 `keys` are those of all arms, `references` the arms that all others are compared with, `models` trained models that are
-evaluated beside them. `{seed}` in a text is the seed, `{next_seed}` the one after it. The arm `alone` is always there:
-the same further steps from the same student, without a teacher.
+evaluated beside them. With `"equal": "time"` each arm takes the time of the first reference in place of its steps.
+`{seed}` in a text is the seed, `{next_seed}` the one after it. The arm `alone` is always there: the same further steps
+from the same student, without a teacher.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -63,11 +64,13 @@ class Plan:
     Attributes:
         arms: The arms, `alone` first.
         references: The names of the arms that all others are compared with.
+        equal: What every arm takes as much of as the first reference.
         models: Trained models that are evaluated, too: pairs of title and path by name.
     """
 
     arms: tuple[Arm, ...]
     references: tuple[str, ...] = (ALONE,)
+    equal: Literal["steps", "time"] = "steps"
     models: Mapping[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
 
 
@@ -89,6 +92,7 @@ class _PlanKeys(_Strict):
     keys: dict[str, Any] = {}
     arms: dict[str, _ArmKeys]
     references: list[str] = [ALONE]
+    equal: Literal["steps", "time"] = "steps"
     models: dict[str, _ModelKeys] = {}
 
 
@@ -114,7 +118,7 @@ def read_plan(path: Path, config: RunConfig, task: type[TaskKind]) -> Plan:
         raise UserError.about(
             f"--arms {path}: {where}",
             first["msg"],
-            expected='{"arms": {"NAME": {"title": "...", "keys": {...}}, ...}}; also keys, references, models',
+            expected='{"arms": {"NAME": {"title": "...", "keys": {...}}, ...}}; also keys, references, equal, models',
             remedy="docs/ablations.md shows such a file",
         ) from None
     arms = [Arm(name, one.title or name, {**read.keys, **one.keys}) for name, one in read.arms.items()]
@@ -122,7 +126,7 @@ def read_plan(path: Path, config: RunConfig, task: type[TaskKind]) -> Plan:
         alone = make_alone(config, task)
         arms.insert(0, Arm(ALONE, alone.title, {**read.keys, **alone.keys}))
     models = {name: (one.title or name, one.path) for name, one in read.models.items()}
-    plan = Plan(tuple(arms), tuple(read.references), models)
+    plan = Plan(tuple(arms), tuple(read.references), read.equal, models)
     _check_plan(plan, f"--arms {path}")
     return plan
 

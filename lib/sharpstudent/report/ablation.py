@@ -159,7 +159,8 @@ def build_columns(results: AblationResults, *, in_full: bool) -> dict[str, Seque
 
     Args:
         results: The results.
-        in_full: Whether it has the titles of the arms and the metric at each seed, for which a console has no room.
+        in_full: Whether it has the titles of the arms, the metric at each seed and every reference, for which a console
+            has no room.
 
     Returns:
         The cells of each column, by its head.
@@ -174,7 +175,7 @@ def build_columns(results: AblationResults, *, in_full: bool) -> dict[str, Seque
             for arm in results.arms
         ],
     }
-    for reference in results.references:
+    for reference in results.references if in_full else results.references[:1]:
         found = {pair.a: pair for pair in find_pairs(results, reference)}
         columns[f"less {reference}"] = [
             describe_difference(found[arm.name].difference) if arm.name in found else DASH for arm in results.arms

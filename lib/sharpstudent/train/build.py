@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -26,6 +27,9 @@ from sharpstudent.optim.average import WeightAverage
 from sharpstudent.optim.build import LossScale, build_optimizer
 from sharpstudent.task import Task, plural
 from sharpstudent.train.step import TrainStep
+
+if TYPE_CHECKING:
+    from sharpstudent.models.teacher_answers import TeacherAnswers
 
 MOST_NAMES = 5  # of groups in a message
 
@@ -144,7 +148,15 @@ def build_step(
         autocast=DTYPES[compute.precision],
         loss_scale=LossScale(device.type) if compute.precision == "fp16" else None,
         recomputes=compute.gradient_checkpointing,
+        answers=None if config.teacher_answers is None or teacher is None else _open_answers(config, teacher, device),
     )
+
+
+def _open_answers(config: RunConfig, teacher: nn.Module, device: torch.device) -> TeacherAnswers:
+    from sharpstudent.models.teacher_answers import TeacherAnswers  # loaded only where it is asked for
+
+    setting = f"{device.type} {config.compute.precision} {choose_memory_format(config.compute)}"
+    return TeacherAnswers(Path(config.teacher_answers or ""), teacher, setting)
 
 
 def hook_layers(

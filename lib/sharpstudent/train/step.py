@@ -4,16 +4,19 @@ After a step that fails, weights, buffers, optimiser, average, loss scale and ra
 only an overflow of fp16 leaves a smaller loss scale.
 
 With SAM (rho > 0) a step is: one forward of the teacher and of the average, pass 1 at w, pass 2 at w + e on the same
-batch with the same dropout masks, restore w, clip, base step. BatchNorm statistics are those of pass 1. A batch may be
-divided into micro-batches. These are the same in both passes, and so are the outputs of the teacher and the average.
+batch with the same dropout masks, restore w, clip, base step. BatchNorm statistics are those of pass 1, or of pass 2
+where pass 1 reads a part of the batch only. A batch may be divided into micro-batches. These are the same in both
+passes, and so are the outputs of the teacher and the average.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +31,9 @@ from sharpstudent.optim.average import WeightAverage
 from sharpstudent.optim.build import LossScale
 from sharpstudent.optim.sam import SAM
 from sharpstudent.train.transaction import Transaction, find_norm_layers
+
+if TYPE_CHECKING:
+    from sharpstudent.models.teacher_answers import TeacherAnswers
 
 
 class _NotFinite(Exception):
@@ -62,6 +68,7 @@ class TrainStep:
         parts: The number of micro-batches in a batch.
         recomputes: Whether the student computes activations again during `backward` (gradient checkpointing), which
             must not update BatchNorm's statistics a second time.
+        answers: The teacher's outputs that runs share; None where it answers every batch itself.
     """
 
     student: nn.Module
@@ -74,6 +81,7 @@ class TrainStep:
     loss_scale: LossScale | None = None
     parts: int = 1
     recomputes: bool = False
+    answers: TeacherAnswers | None = None
 
     def __call__(self, batch: Batch, progress: Progress) -> StepResult:
         """Take one step.
@@ -115,8 +123,10 @@ class TrainStep:
         # Computed once in a step: both passes have the same rows and the same outputs of teacher and average.
         parts = [_Part(part, self._run_sources(part)) for part in batch.split(self.parts)]
         self.optimizer.zero_grad()
-        with self.optimizer.first_pass():
-            first = _take_share(parts, self.optimizer.choose_share(progress))
+        share = self.optimizer.choose_share(progress)
+        # BatchNorm statistics are those of the first pass that reads the whole batch.
+        with self.optimizer.first_pass(), self._freezing_statistics(share < 1.0):
+            first = _take_share(parts, share)
             loss, terms, agreement = self._forward_backward(first, progress, "pass 1")
         grad_norm = self.optimizer.compute_grad_norm()
         self._check_gradient(grad_norm, "pass 1")
@@ -126,7 +136,7 @@ class TrainStep:
         if ascends:
             weights = snapshot.copy_weights()
             rng_after = capture_rng_state(device_type=batch.device.type)
-            with self.optimizer.perturbed(grad_norm, weights), batchnorm_statistics_frozen(self.student):
+            with self.optimizer.perturbed(grad_norm, weights), self._freezing_statistics(share >= 1.0):
                 restore_rng_state(snapshot.rng_before)  # the same dropout and stochastic-depth masks as in pass 1
                 perturbed_loss, _, _ = self._forward_backward(parts, progress, "pass 2")
             restore_rng_state(rng_after)
@@ -150,6 +160,9 @@ class TrainStep:
             self.average.update(self.student)
         return result
 
+    def _freezing_statistics(self, is_frozen: bool) -> contextlib.AbstractContextManager[object]:
+        return batchnorm_statistics_frozen(self.student) if is_frozen else contextlib.nullcontext()
+
     def _run_sources(self, part: Batch) -> dict[TargetSource, Outputs]:
         """Compute the outputs of teacher and average, in evaluation mode, if a term reads them.
 
@@ -162,7 +175,9 @@ class TrainStep:
             if model is None or source not in self.criterion.sources:
                 continue
             with torch.no_grad(), self.autocasting(part):
-                outputs = run_model(model, part.inputs)
+                run = functools.partial(run_model, model, part.inputs)
+                shared = self.answers if source == "teacher" and not self.criterion.teacher_layers else None
+                outputs = run() if shared is None else shared.recall(part.inputs, run)
             checked = {name: value for name, value in outputs.items() if not name.startswith(FEATURES)}
             _check_finite(find_floats(checked), f"the {SOURCES[source]}'s {' and '.join(checked)}")
             source_outputs[source] = outputs

@@ -285,7 +285,7 @@ class Trainer:
             lr=self._lr_schedule(last),
             rho=self._rho_schedule(last) if config.optimizer.rho > 0.0 else None,
             skipped=state.skipped,
-            chooses_ascents=config.optimizer.sam_every > 1 or config.optimizer.sam_adaptive,
+            chooses_ascents=config.optimizer.chooses_ascents,
             known=list_terms(self._task.terms),
         )
         self._progress_line.epoch(

@@ -135,7 +135,7 @@ def inspect_step(step: TrainStep, batch: Batch, progress: Progress) -> Inspected
             optimizer: Any = _RecordedOptimizer(step, passes, ours)
             if average is not None and "ema" not in step.criterion.sources:
                 _run_alone(step, average, batch)
-            result = replace(step, criterion=criterion, optimizer=optimizer)(batch, progress)
+            result = replace(step, criterion=criterion, optimizer=optimizer, answers=None)(batch, progress)
     finally:
         student._compiled_call_impl = compiled
     optimizer.close_pass()
