@@ -118,6 +118,7 @@ EXPORT: dict[str, str] = {
     "--config": "--config configs/config_SBI.json",
     "--out": "--out model.onnx",
     "--out FILE": "--out model.onnx",
+    "--qat-steps": "--to onnx-int8 --qat-steps 300",
     "--to": "--to onnx",
     "--to {}": "--to executorch",
     "--with-preprocessing": "--with-preprocessing",

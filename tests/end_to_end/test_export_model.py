@@ -130,14 +130,17 @@ def test_int8_that_is_worse_than_tolerated_is_written_on_request_only_and_marked
     for file in (place / exported.run / "weights").glob("best_model.pth*"):
         shutil.copy(file, alone)
     words = ("--to", "onnx-int8", "--calibration", "32", "--config", "digits.json", "--licence", "MIT")
+    tuned = ("--qat-steps", "3")
     refused = exported.refuse("alone/best_model.pth", *words)
     assert "was not written" in refused
     assert "--auto" in refused
+    assert "--qat-steps 300" in refused
     assert not (alone / "best_model-int8.onnx").exists()
-    exported.check(EXPORT, "alone/best_model.pth", *words, *re.findall(r"--allow \S+", refused)[0].split(), *QUICK)
+    allow = re.findall(r"--allow \S+", refused)[0].split()
+    exported.check(EXPORT, "alone/best_model.pth", *words, *tuned, *allow, *QUICK)
     texts = read_onnx_metadata(alone / "best_model-int8.onnx")
     about = json.loads(texts["export"])
-    assert (about["format"], texts["licence"]) == ("onnx-int8", "MIT")
+    assert (about["format"], about["qat_steps"], texts["licence"]) == ("onnx-int8", 3, "MIT")
     assert "tolerated" in about["allowed"]
     session = onnxruntime.InferenceSession(str(alone / "best_model-int8.onnx"), providers=["CPUExecutionProvider"])
     assert session.run(None, {"image": np.zeros((3, 1, 8, 8), np.float32)})[0].shape == (3, 10)
@@ -150,6 +153,7 @@ def test_what_cannot_be_exported_is_refused_by_name(exported: Exported) -> None:
     refusals = {
         (run,): "is there already",
         (run, "--auto", "--overwrite"): "--to onnx-int8",
+        (run, "--qat-steps", "5", "--overwrite"): "--to onnx-int8",
         (run, "--to", "litert"): "litert-torch",
         (run, "--to", "coreml"): "macOS",
         (run, "--out", "model.pth"): ".onnx",

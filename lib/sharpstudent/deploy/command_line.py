@@ -46,6 +46,7 @@ class ExportRequest:
         out: Where the file goes; None for the folder `exports` of the run.
         preprocessing: Whether pictures go in as bytes of any size, and calibrated probabilities come out.
         auto: Whether layers that lose too much in int8 are found and left in fp32.
+        qat_steps: How many steps the model is fine-tuned for int8; 0 for none.
         calibration: How many validation samples int8 is calibrated on.
         licence: The licence of the model, as the user states it.
         allow: What the user lets pass.
@@ -61,6 +62,7 @@ class ExportRequest:
     out: Path | None = None
     preprocessing: bool = False
     auto: bool = False
+    qat_steps: int = 0
     calibration: int = 128
     licence: str = "not stated"
     allow: tuple[str, ...] = ()
@@ -124,6 +126,9 @@ def parse_export(argv: Sequence[str]) -> tuple[Renderer, ExportRequest]:
     text = "pictures of any size go in as bytes, and calibrated probabilities come out"
     add("--with-preprocessing", dest="preprocessing", action="store_true", help=text)
     add("--auto", action="store_true", help="int8: find the layers that lose too much, and leave them in fp32")
+    text = "int8: steps of fine-tuning on the run's training samples, with the error of int8 in it (%(default)s)"
+    number = read_number(int, 0, 1_000_000)
+    add("--qat-steps", metavar="N", type=number, default=default.qat_steps, help=text)
     text = "int8: validation samples that the ranges are measured on (%(default)s)"
     number = read_number(int, 1, 100_000)
     add("--calibration", metavar="N", type=number, default=default.calibration, help=text)

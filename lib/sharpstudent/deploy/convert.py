@@ -166,8 +166,19 @@ class _Flat(nn.Module):
         return tuple(found[name] for name in self.outputs)
 
 
-def _trace(form: Form, most: int | None = None) -> Any:
-    """Trace a model with free sizes, of at most so many rows; returns torch's ExportedProgram."""
+def trace(form: Form, most: int | None = None) -> Any:
+    """Trace a model with free sizes.
+
+    Args:
+        form: The model, on the CPU.
+        most: The largest free size; None for any.
+
+    Returns:
+        torch's ExportedProgram, from the inputs in their order to the outputs in their order.
+
+    Raises:
+        UserError: For a model that torch cannot trace.
+    """
     sizes: dict[str, Any] = {}
     for counts in form.free.values():
         for word in counts.values():
@@ -193,7 +204,7 @@ def to_onnx(form: Form) -> Any:
     _import("onnxscript", "export")
     with _refusals("ONNX"):
         program = torch.onnx.export(
-            _trace(form),
+            trace(form),
             dynamo=True,
             input_names=list(form.inputs),
             output_names=list(form.outputs),
@@ -289,7 +300,7 @@ def write_executorch(path: Path, form: Form, metadata: Mapping[str, str]) -> Non
     stated = torch.tensor(list(content), dtype=torch.uint8)
     with _refusals("ExecuTorch"), quiet():
         program = exir.to_edge_transform_and_lower(
-            _trace(form, MOST_ROWS),
+            trace(form, MOST_ROWS),
             partitioner=[partitioner.XnnpackPartitioner()],
             constant_methods={"metadata": stated},
         )

@@ -20,9 +20,8 @@ from rich.console import Console
 from torch import nn
 
 from sharpstudent.config.run_config import RunConfig
-from sharpstudent.core.archive import BEST
 from sharpstudent.core.errors import UserError
-from sharpstudent.core.io import check_writable, make_folder, remove_stray_temporaries
+from sharpstudent.core.io import make_folder, remove_stray_temporaries
 from sharpstudent.core.types import ExportSpec, list_class_names
 from sharpstudent.data.dataset import Samples
 from sharpstudent.data.loader import load_batches
@@ -30,6 +29,7 @@ from sharpstudent.data.sampler import evaluation_batches
 from sharpstudent.deploy import convert
 from sharpstudent.deploy.command_line import ALLOWED, FORMATS, ExportRequest
 from sharpstudent.deploy.gate import Gate, GateResult, list_columns
+from sharpstudent.deploy.target import ENDINGS, check_format, check_target, find_target
 from sharpstudent.evaluation.command_line import ModelRequest
 from sharpstudent.evaluation.cost import count_macs, measure_latencies_ms
 from sharpstudent.evaluation.model_files import read_selection_metric
@@ -39,26 +39,18 @@ from sharpstudent.evaluation.runtimes import KINDS, ExportAbout, to_bytes
 from sharpstudent.evaluation.tables import (
     VALIDATION,
     build_validation_set,
-    find_run_folder,
     load_config,
     read_run_config,
 )
 from sharpstudent.metrics.checks import MetricError
 from sharpstudent.models.forward import count_parameters
-from sharpstudent.report.console import print_line
+from sharpstudent.report.console import WorkProgress, print_line
 from sharpstudent.report.text_table import draw_console_table
 from sharpstudent.task import Task
 
-FOLDER = "exports"  # of a run folder
-ENDINGS = {"onnx": ".onnx", "onnx-int8": "-int8.onnx", "openvino": ".xml", "executorch": ".pte"}
-PICTURES = "-pictures"  # in the name of a file that takes bytes of pictures
+TRAINING = "train"  # the split that a model learns from
 LATENCY_TURNS, LATENCY_ROUNDS = 5, 4  # turns of both models, and passes in each
 CALIBRATION_ROWS = 4  # samples of a batch that int8 is calibrated on
-UNAVAILABLE = {
-    "litert": "its converter litert-torch 0.10 needs jax, transformers and some twenty further packages beside the "
-    "pinned torch",
-    "coreml": "its files run on macOS and iOS alone, so that they cannot be compared with the model on this machine",
-}
 
 
 @dataclass(frozen=True)
@@ -109,7 +101,7 @@ def run_export(renderer: Renderer, request: ExportRequest, console: Console) -> 
     check_format(request)
     target = find_target(request)
     check_target(target, request)
-    export = _open(renderer, request, lambda line: print_line(console, line))
+    export = _open(renderer, request, console)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / f"model{ENDINGS[request.to].removeprefix('-int8')}"
         write, kept, result, exported = _convert(export, place)
@@ -137,60 +129,7 @@ def run_export(renderer: Renderer, request: ExportRequest, console: Console) -> 
     return target
 
 
-def check_format(request: ExportRequest) -> None:
-    """Raise UserError for a format that cannot be written here, and for options that a format does not have."""
-    if request.to in UNAVAILABLE:
-        raise UserError.about(
-            f"--to {request.to}",
-            f"is not possible: {UNAVAILABLE[request.to]}",
-            expected=", ".join(name for name in FORMATS if name not in UNAVAILABLE),
-            remedy="--to executorch for a phone, or --to onnx, which onnxruntime runs there, too",
-        )
-    if request.auto and request.to != "onnx-int8":
-        raise UserError.about(
-            "--auto", "is about layers in int8", got=f"--to {request.to}", remedy="--to onnx-int8, or leave --auto out"
-        )
-
-
-def find_target(request: ExportRequest) -> Path:
-    """Find the path of the file: in `exports` of the run folder, beside a checkpoint elsewhere, or what the user says.
-
-    Raises:
-        UserError: For an ending that is not the format's.
-    """
-    ending = ENDINGS[request.to]
-    suffix = Path(f"model{ending}").suffix
-    if request.out is not None:
-        if request.out.suffix != suffix:
-            raise UserError.about(
-                f"--out {request.out}",
-                f"does not end as a file of {request.to} does",
-                expected=suffix,
-                remedy="rename it",
-            )
-        return request.out
-    model = request.model.path
-    run = find_run_folder(model)
-    name = (model if run is None else run).resolve()
-    stem = request.model.name or (name.stem if run is None else name.name)
-    if run is not None and model.is_file() and (model.parent.name, model.stem) != (BEST.parent.name, BEST.stem):
-        stem = f"{stem}-{model.stem}"
-    folder = model.parent if run is None else run / FOLDER
-    return folder / f"{stem}{PICTURES if request.preprocessing else ''}{ending}"
-
-
-def check_target(target: Path, request: ExportRequest) -> None:
-    """Raise UserError where a file is there already, or the folder cannot be written to."""
-    taken = [file for file in (target, target.with_suffix(".bin")) if file.exists()]
-    taken = taken if target.suffix == ".xml" else taken[: int(target.exists())]
-    if taken and not request.overwrite:
-        raise UserError.about(
-            str(taken[0]), "is there already", remedy="--overwrite to replace it, or --out with another name"
-        )
-    check_writable(target.parent, str(target), remedy="choose another file: --out FILE")
-
-
-def _open(renderer: Renderer, request: ExportRequest, say: Callable[[str], None]) -> _Export:
+def _open(renderer: Renderer, request: ExportRequest, console: Console) -> _Export:
     """Open the model and its validation data, and run the model on it."""
     opened = renderer.open_model(request.model, torch.device("cpu"))
     if opened.path.suffix in KINDS:
@@ -202,7 +141,7 @@ def _open(renderer: Renderer, request: ExportRequest, say: Callable[[str], None]
     batch, spec = task.example_batch(convert.TRACED_ROWS), task.export_spec()
     _check_shapes(opened, batch.inputs)
     form = convert.build_form(opened.model, batch, spec)
-    (samples,) = task.open_data(VALIDATION)
+    samples, *training = task.open_data(VALIDATION, *([TRAINING] if request.qat_steps else []))
     metric = _find_metric(opened, task, config)
     try:
         gate = Gate(
@@ -214,6 +153,8 @@ def _open(renderer: Renderer, request: ExportRequest, say: Callable[[str], None]
         raise UserError.about(
             str(opened.path), "gives no metric on its validation samples: nothing was written", got=str(error)
         ) from None
+    for learning in training:
+        form = _fine_tune(console, request, task, config, form, learning)
     temperature = find_temperature(opened.about)
     whole = convert.add_preprocessing(form, spec, temperature) if request.preprocessing else form
     data = build_validation_set(task, samples, config).describe(gate.table, {})
@@ -223,7 +164,24 @@ def _open(renderer: Renderer, request: ExportRequest, say: Callable[[str], None]
         "licence": request.licence,
         **({} if temperature is None else {"temperature": temperature}),
     }
+
+    def say(line: str) -> None:
+        print_line(console, line)
+
     return _Export(renderer, request, opened, config, task, spec, whole, samples, gate, say, about)
+
+
+def _fine_tune(
+    console: Console, request: ExportRequest, task: Task, config: RunConfig, form: convert.Form, samples: Samples
+) -> convert.Form:
+    """Fine-tune the model for int8 on the training samples of its run."""
+    from sharpstudent.deploy import qat
+
+    steps = request.qat_steps
+    size = min(config.training.batch_size, len(samples))
+    batches = qat.load_training(task, samples, steps, batch_size=size, workers=request.workers)
+    with WorkProgress(console, "fine-tuning for int8", steps, "step") as progress:
+        return qat.fine_tune(form, batches, steps, progress.add)
 
 
 def _find_config(renderer: Renderer, request: ExportRequest) -> RunConfig:
@@ -348,6 +306,7 @@ def _describe(export: _Export, kept: tuple[str, ...]) -> ExportAbout:
             "parameters": count_parameters(export.opened.model),
             "macs": count_macs(export.opened.model, batch.inputs),
             "kept_fp32": kept,
+            "qat_steps": export.request.qat_steps,
         }
     )
 
@@ -394,6 +353,7 @@ def _refuse_worse(export: _Export, result: GateResult, target: Path) -> None:
     advice: list[str] = []
     if export.request.to == "onnx-int8":
         advice += [] if export.request.auto else ["--auto, which leaves the layers that lose most in fp32"]
+        advice += [] if export.request.qat_steps else ["--qat-steps 300, which fine-tunes the weights for int8"]
         advice.append(f"--calibration {4 * export.request.calibration}")
         advice.append("--to onnx, which stays in fp32")
     if result.difference.low is None or abs(result.difference.value) <= result.tolerance:

@@ -63,6 +63,7 @@ class ExportAbout(BaseModel):
         parameters: The number of parameters of the model that was exported.
         macs: Its multiply-accumulates for one sample.
         kept_fp32: The layers of an int8 model that were left in fp32.
+        qat_steps: How many steps an int8 model was fine-tuned for it.
         allowed: What the user let pass with `--allow`, in words; None where every check was passed.
     """
 
@@ -77,6 +78,7 @@ class ExportAbout(BaseModel):
     parameters: int | None = None
     macs: int | None = None
     kept_fp32: tuple[Name, ...] = ()
+    qat_steps: int = 0
     allowed: str | None = None
 
 
