@@ -7,10 +7,11 @@ STAMP := $(VENV)/.installed
 # The tools that look at the environment live outside it, so that they are no part of what they find.
 TOOLS := .venv-audit
 
-.PHONY: setup check test test-real-size test-slow browser demo results train-free face-models docs audit sbom release clean help
+.PHONY: setup check test test-real-size test-slow browser demo demo-wakeword results train-free face-models docs audit sbom release clean help
 
 help:
 	@echo "make demo         everything: environment, portraits, teacher, stage 1, stage 2, comparison table"
+	@echo "make demo-wakeword  a wake word from a speech teacher, on synthetic voices or DATA=FOLDER"
 	@echo "make test         environment and the fast tests"
 	@echo "make test-slow    real sizes and full counts (make test-real-size: only the two command lines at 380 px)"
 	@echo "make check        format, lint, types, layers"
@@ -56,6 +57,11 @@ demo: setup
 train-free: setup
 	@test -n "$(DATA)" || { echo "DATA is missing: make train-free DATA=FOLDER, which holds faces/, faces_cc0/ and faces_congress/"; exit 2; }
 	$(BIN)/python demo/train_free.py "$(DATA)"
+
+# DATA=FOLDER: recordings of people; without, espeak-ng speaks the words.
+demo-wakeword: setup
+	$(BIN)/python -m pip install --quiet --editable ".[wakeword,wakeword-voices]"
+	$(BIN)/python -m sharpstudent.tasks.wakeword.demo $(DATA)
 
 results: setup
 	$(BIN)/python demo/results.py

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sharpstudent.evaluation.opened import OpenedModel
     from sharpstudent.evaluation.tables import EvalSet
     from sharpstudent.report.console import WorkProgress
+    from sharpstudent.report.evaluation import OwnPage
     from sharpstudent.report.guide import DistillationSettings
 
 
@@ -331,6 +332,15 @@ class Renderer:
 
         return build_tiles(self.task_class.metrics, results, parts, classes=classes, rounds=rounds)
 
+    def build_own_page(self, evaluation: Evaluation, measured: Measurements) -> OwnPage | None:
+        """Build what the page of the task has beside that of every task; None for a task without a page of its own.
+
+        Args:
+            evaluation: The tables of all models.
+            measured: Calibrations, costs, mistakes and robustness.
+        """
+        return None
+
     def write(
         self, folder: Path, results: Any, evaluation: Evaluation, measured: Measurements, *, run: FinishedRun | None
     ) -> list[Path]:
@@ -355,7 +365,7 @@ class Renderer:
 
         if run is None:
             write_tables(folder, evaluation)
-        written = write_report(folder, results, self.console)
+        written = write_report(folder, results, self.console, self.build_own_page(evaluation, measured))
         remove_earlier(folder, FIGURE_FILES, written)
         return written
 

@@ -5,8 +5,8 @@ Legend: M models.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -49,13 +49,31 @@ from sharpstudent.report.text_table import (
 )
 
 
-def write_report(folder: Path, results: EvaluationResults, console: Console | None = None) -> list[Path]:
+@dataclass(frozen=True)
+class OwnPage:
+    """What the page of a task has beside that of every task.
+
+    Attributes:
+        template: The name of a template that extends `base.html.j2`.
+        package: The package whose folder `templates` holds it.
+        parts: The values that it reads, by name.
+    """
+
+    template: str
+    package: str
+    parts: Mapping[str, Any]
+
+
+def write_report(
+    folder: Path, results: EvaluationResults, console: Console | None = None, own: OwnPage | None = None
+) -> list[Path]:
     """Write report.html, results.json and the charts.
 
     Args:
         folder: Where the files go; it is made.
         results: The results of the evaluation.
         console: Where progress is shown; None for nowhere.
+        own: What the task's own page has beside; None for the page of every task.
 
     Returns:
         The files, report.html first.
@@ -66,17 +84,20 @@ def write_report(folder: Path, results: EvaluationResults, console: Console | No
     training = [] if results.training is None else build_training(results.training)
     reliability = build_reliability(results.models)
     charts = make_chart_names_unique([*reliability, *training])
-    page = render_page(results, charts[: len(reliability)], charts[len(reliability) :])
+    page = render_page(results, charts[: len(reliability)], charts[len(reliability) :], own)
     return write_files(folder, page=page, results=results.to_json(), charts=charts, console=console)
 
 
-def render_page(results: EvaluationResults, reliability: Sequence[Chart], training: Sequence[Chart]) -> str:
+def render_page(
+    results: EvaluationResults, reliability: Sequence[Chart], training: Sequence[Chart], own: OwnPage | None = None
+) -> str:
     """Render report.html.
 
     Args:
         results: The results of the evaluation.
         reliability: The reliability diagrams, one a set; none for a task without classes.
         training: The charts of the training.
+        own: As in `write_report`.
 
     Returns:
         HTML.
@@ -101,7 +122,9 @@ def render_page(results: EvaluationResults, reliability: Sequence[Chart], traini
         "training": drawn[1],
         "unit": results.unit,
     }
-    return render_template("base.html.j2", results, results.models, parts=parts)
+    if own is None:
+        return render_template("base.html.j2", results, results.models, parts=parts)
+    return render_template(own.template, results, results.models, package=own.package, parts={**parts, **own.parts})
 
 
 def _describe_constants(results: EvaluationResults) -> str:

@@ -65,11 +65,18 @@ def compute_mel(waveform: NDArray[np.float32], n_mels: int, sample_rate: int) ->
     Returns:
         float32 (1, M, T).
     """
-    padded = np.pad(waveform.astype(np.float32, copy=False), N_FFT // 2, mode="reflect")
-    frames = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP]
+    sound, side = waveform.astype(np.float32, copy=False), N_FFT // 2
+    padded = np.concatenate([sound[side:0:-1], sound, sound[-2 : -side - 2 : -1]])
+    step = padded.itemsize
+    shape = (count_frames(len(sound)), N_FFT)
+    frames = np.lib.stride_tricks.as_strided(padded, shape, (HOP * step, step), writeable=False)
     spectrum = np.asarray(fft.rfft(frames * _build_window(), axis=1))
-    power = np.square(np.real(spectrum)) + np.square(np.imag(spectrum))
+    squares = np.square(spectrum.view(np.float32))  # real and imaginary parts take turns
+    power = squares[:, ::2] + squares[:, 1::2]
     mel = build_filters(n_mels, sample_rate) @ power.T
-    decibels = 10.0 * np.log10(np.maximum(mel, FLOOR))
-    decibels = np.maximum(decibels, decibels.max() - TOP_DB)
-    return ((decibels - MEAN) / DEVIATION).astype(np.float32)[None]
+    decibels = np.log10(np.maximum(mel, FLOOR, out=mel), out=mel)
+    decibels *= 10.0
+    np.maximum(decibels, decibels.max() - TOP_DB, out=decibels)
+    decibels -= MEAN
+    decibels /= DEVIATION
+    return decibels[None]

@@ -34,6 +34,11 @@ def place_word(clip: Wave, length: int, shift: int) -> Wave:
     return window
 
 
+def measure_power(sound: Wave) -> float:
+    """Measure the mean power of a sound (S,); that of a recording is the power of its word: clips are cut to it."""
+    return float(np.dot(sound, sound)) / max(len(sound), 1)
+
+
 def change_level(window: Wave, decibels: float) -> Wave:
     """Change the level of a window (S,), at most to full scale: it is never clipped."""
     factor = 10.0 ** (decibels / 20.0)
@@ -53,8 +58,8 @@ def add_background(window: Wave, background: Wave, snr_db: float, *, level: floa
     Returns:
         The sum (S,), scaled down where it would exceed full scale.
     """
-    power = float(np.mean(np.square(window, dtype=np.float64))) if level is None else level
-    noise = float(np.mean(np.square(background, dtype=np.float64)))
+    power = measure_power(window) if level is None else level
+    noise = measure_power(background)
     if noise < SMALLEST_POWER or power < SMALLEST_POWER:
         return window
     mixed = window + background * np.float32(np.sqrt(power / noise / 10.0 ** (snr_db / 10.0)))
@@ -75,7 +80,7 @@ def add_room(window: Wave, response: Wave) -> Wave:
 
     direct = int(np.abs(response).argmax())
     wet = oaconvolve(window, response)[direct : direct + len(window)].astype(np.float32)
-    before, after = (float(np.mean(np.square(part, dtype=np.float64))) for part in (window, wet))
+    before, after = measure_power(window), measure_power(wet)
     return wet if after < SMALLEST_POWER else wet * np.float32(np.sqrt(before / after))
 
 

@@ -19,7 +19,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from sharpstudent.core.types import Table
-from sharpstudent.metrics.metric import Counts, Metric, OnBlock, make_binary_metric, make_mean_metric, repeat_rows
+from sharpstudent.metrics.metric import Counts, Metric, OnBlock, make_binary_metric, make_mean_metric
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,23 +62,25 @@ def _find_called(label: int, wrong: bool) -> Callable[[Table], Column]:
     return compute
 
 
+def _divide(above: Any, below: Any) -> Any:
+    """Divide; NaN where the divisor is not above 0."""
+    import numpy as np
+
+    return np.divide(above, below, out=np.full(np.shape(above), np.nan), where=np.asarray(below) > 0)
+
+
 def _make_ratio(build: Callable[[Table], tuple[Column, Column]], **more: Any) -> Metric:
     """Build a metric that is a sum over rows divided by another; build returns both summands of each row (N,)."""
 
-    def divide(above: Any, below: Any) -> Any:
-        import numpy as np
-
-        return np.divide(above, below, out=np.full(np.shape(above), np.nan), where=np.asarray(below) > 0)
-
     def compute(table: Table, counts: Counts) -> float:
         above, below = build(table)
-        return float(divide(above @ counts, below @ counts))
+        return float(_divide(above @ counts, below @ counts))
 
     def on_groups(table: Table, group_of: NDArray[np.int64]) -> OnBlock:
         import numpy as np
 
         sums = [np.bincount(group_of, part, int(group_of.max()) + 1) for part in build(table)]
-        return lambda drawn: divide(drawn @ sums[0], drawn @ sums[1])
+        return lambda drawn: _divide(drawn @ sums[0], drawn @ sums[1])
 
     return Metric(compute, on_groups=on_groups, **more)
 
@@ -97,55 +99,104 @@ def _count_alarms(table: Table) -> tuple[Column, Column]:
     hours = np.where(negative, table["seconds"], 0.0) / 3600.0
     if not (table["recording"] != "").any():
         return (negative & (find_margin(table) >= 0)).astype("float64"), hours
-    return _detect_in_streams(table), hours
+    return count_detections(table, find_probability(table), THRESHOLD), hours
 
 
-def _detect_in_streams(table: Table) -> Column:
-    """Give each detection of the streaming detector to the first row of its recording (N,)."""
+def count_detections(table: Table, probability: Column, threshold: float) -> Column:
+    """Give each detection of the streaming detector to the first row of its recording.
+
+    Args:
+        table: Windows of streams, with `recording` and `start`; rows of no recording get none.
+        probability: Of the word in each window (N,).
+        threshold: That of the detector.
+
+    Returns:
+        How many detections each row has (N,).
+    """
     import numpy as np
 
     from sharpstudent.tasks.wakeword.detections import detect
 
-    probability, alarms = find_probability(table), np.zeros(len(table["label"]))
+    alarms = np.zeros(len(table["label"]))
     names, inverse = np.unique(table["recording"], return_inverse=True)
     order = np.lexsort((table["start"], inverse))
     bounds = np.searchsorted(inverse[order], np.arange(len(names) + 1))
     for first, last in pairwise(bounds.tolist()):
         rows = order[first:last]
         if table["recording"][rows[0]] != "":
-            alarms[rows[0]] = len(detect(table["start"][rows], probability[rows], THRESHOLD, 0.0))
+            alarms[rows[0]] = len(detect(table["start"][rows], probability[rows], threshold, 0.0))
     return alarms
 
 
-def _make_recall_at(rate: float) -> Callable[[Table, Counts], float]:
+def _on_draws(table: Table, group_of: NDArray[np.int64]) -> Any:
+    """Sort the scores of a table once, for any number of draws; None where a class is missing."""
+    import numpy as np
+
+    from sharpstudent.metrics.binary_draws import GroupedScores
+
+    labels = table["label"].astype(np.int64)
+    return GroupedScores(find_margin(table), labels, group_of) if len(np.unique(labels)) == 2 else None
+
+
+def _sum_hours(table: Table, group_of: NDArray[np.int64]) -> Column:
+    """Sum the hours without the word of each group (G,)."""
+    import numpy as np
+
+    seconds = np.where(table["label"] == 1, 0.0, table["seconds"])
+    return np.bincount(group_of, seconds, int(group_of.max(initial=0)) + 1) / 3600.0
+
+
+def _make_recall_at(rate: float, **more: Any) -> Metric:
     """Build the recall at this many false alarms an hour; NaN without positives or negatives."""
 
-    def compute(table: Table, counts: Counts) -> float:
+    def on_groups(table: Table, group_of: NDArray[np.int64]) -> OnBlock:
         import numpy as np
 
-        margin, label = find_margin(table), table["label"] == 1
-        hours = float(np.sum(np.where(label, 0.0, table["seconds"]) * counts)) / 3600.0
-        positives = int(counts[label].sum())
-        if not positives or hours <= 0.0:
-            return float("nan")
-        order = np.argsort(-margin, kind="stable")
-        alarms = np.cumsum(np.where(label, 0, counts)[order])
-        hits = np.cumsum(np.where(label, counts, 0)[order])
-        is_last = np.append(margin[order][1:] != margin[order][:-1], True)  # of the rows of one score
-        allowed = is_last & (alarms <= rate * hours)
-        return float(hits[allowed].max(initial=0) / positives)
+        scores, hours = _on_draws(table, group_of), _sum_hours(table, group_of)
+
+        def compute(drawn: NDArray[Any]) -> Column:
+            if scores is None:
+                return np.full(len(drawn), np.nan)
+            found, ranked = scores.draw(drawn), scores.ranked
+            hits = found.positives_among.take(ranked.positives, axis=1)
+            alarms = found.negatives_among.take(ranked.negatives, axis=1)
+            best = np.where(alarms <= rate * (drawn @ hours)[:, None], hits, 0).max(axis=1)
+            return _divide(best, hits[:, -1] * (alarms[:, -1] > 0))
+
+        return compute
+
+    return Metric(_compute_by(on_groups), on_groups=on_groups, **more)
+
+
+def _draw_partial_auc(table: Table, group_of: NDArray[np.int64]) -> OnBlock:
+    """Build the partial AUC of draws: trapezoids of the ROC up to MOST_FPR, on McClish's scale."""
+    import numpy as np
+
+    scores = _on_draws(table, group_of)
+
+    def compute(drawn: NDArray[Any]) -> Column:
+        if scores is None:
+            return np.full(len(drawn), np.nan)
+        found = scores.draw(drawn)
+        x, y = (_divide(one, one[:, -1:]) for one in (found.negatives, found.positives))
+        widths = np.minimum(x[:, 1:], MOST_FPR) - np.minimum(x[:, :-1], MOST_FPR)
+        share = _divide(widths, x[:, 1:] - x[:, :-1])  # of the step that lies below MOST_FPR; NaN for upright ones
+        heights = y[:, :-1] + 0.5 * np.nan_to_num(share) * (y[:, 1:] - y[:, :-1])
+        area, least = (widths * heights).sum(axis=1), 0.5 * MOST_FPR**2
+        return 0.5 * (1.0 + (area - least) / (MOST_FPR - least))
 
     return compute
 
 
-def _compute_partial_auc(table: Table, counts: Counts) -> float:
-    import numpy as np
-    from sklearn.metrics import roc_auc_score
+def _compute_by(on_groups: Callable[[Table, NDArray[np.int64]], OnBlock]) -> Callable[[Table, Counts], float]:
+    """Build the function of single rows from that of groups: each row is a group of its own."""
 
-    drawn = repeat_rows({"label": table["label"], "margin": find_margin(table)}, counts)
-    if len(np.unique(drawn["label"])) < 2:
-        return float("nan")
-    return float(roc_auc_score(drawn["label"], drawn["margin"], max_fpr=MOST_FPR))
+    def compute(table: Table, counts: Counts) -> float:
+        import numpy as np
+
+        return float(on_groups(table, np.arange(len(counts)))(counts[None])[0])
+
+    return compute
 
 
 def _compute_log_loss(table: Table, counts: Counts) -> float:
@@ -162,8 +213,8 @@ METRICS: Mapping[str, Metric] = {
     "eer": make_binary_metric("eer", find_margin),
     "auc": make_binary_metric("auc", find_margin),
     "partial_auc": Metric(
-        _compute_partial_auc, title="partial AUC", chance=0.5, perfect=1.0, strata="label", falls_with_share=False,
-        **_SHARE,
+        _compute_by(_draw_partial_auc), title="partial AUC", chance=0.5, perfect=1.0, strata="label",
+        on_groups=_draw_partial_auc, falls_with_share=False, **_SHARE,
     ),
     "fpr": make_mean_metric(_find_called(0, True), "lower", title="false positive rate", perfect=0.0, **_SHARE),
     "fnr": make_mean_metric(_find_called(1, True), "lower", title="false negative rate", perfect=0.0, **_SHARE),
@@ -171,11 +222,11 @@ METRICS: Mapping[str, Metric] = {
         _count_alarms, direction="lower", title="false alarms an hour", perfect=0.0, format=".2f", bounds=_ENDLESS,
         falls_with_share=False,
     ),
-    "recall_at_1": Metric(
-        _make_recall_at(1.0), title="recall at 1 false alarm an hour", perfect=1.0, falls_with_share=False, **_SHARE
+    "recall_at_1": _make_recall_at(
+        1.0, title="recall at 1 false alarm an hour", perfect=1.0, falls_with_share=False, **_SHARE
     ),
-    "recall_at_half": Metric(
-        _make_recall_at(0.5), title="recall at 0.5 false alarms an hour", perfect=1.0, falls_with_share=False, **_SHARE
+    "recall_at_half": _make_recall_at(
+        0.5, title="recall at 0.5 false alarms an hour", perfect=1.0, falls_with_share=False, **_SHARE
     ),
     "log_loss": Metric(_compute_log_loss, "lower", perfect=0.0, title="log loss", bounds=_ENDLESS),
 }  # fmt: skip

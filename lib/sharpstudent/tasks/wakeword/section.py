@@ -75,6 +75,16 @@ class WakewordSection(TaskSection):
         description="augmented variants of each training window: with 4, the same four recur, and the answers of a "
         "speech_embedding teacher to them are computed once; 0 draws a new one at every visit",
     )
+    check_chain: bool = Field(
+        True,
+        description="refuse training data whose positives can be told from its negatives where nobody speaks: they "
+        "come from other microphones or rooms",
+    )
+    teacher_cache: PathText | None = Field(
+        None,
+        description="folder in which the answers of the teacher speech_embedding to windows are kept from one run to "
+        "the next; only windows that recur, see `views`, are found there. Default: in memory, for one run",
+    )
     background_negatives: bool = Field(
         True, description="whether windows of background sound are negatives, beside being mixed into others"
     )

@@ -5,7 +5,7 @@ are run by onnxruntime: sound to mel bands, and 76 frames of 32 bands to 96 valu
 evenly spread, which LayerNorm, two linear layers and a ReLU turn into logits.
 
 The ONNX part has no parameters here: a checkpoint holds the head, and the files are in weights/, checked by sha256.
-What it gives for a window is kept by the bytes of the window, so that recurring windows cost nothing.
+What it gives for a window is kept by the bytes of the window, so that recurring windows cost nothing (kept_answers.py).
 
 Legend: R rows, S samples of a window, F mel frames.
 """
@@ -13,7 +13,6 @@ Legend: R rows, S samples of a window, F mel frames.
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.files import explain
 from sharpstudent.core.io import compute_sha256
+from sharpstudent.tasks.wakeword.kept_answers import KeptAnswers
 from sharpstudent.tasks.wakeword.networks import CLASSES
 from sharpstudent.tasks.wakeword.recordings import PACKAGES
 
@@ -32,7 +32,6 @@ RATE = 16000  # samples a second that the files were made for
 FRAMES, BANDS, SIZE = 76, 32, 96
 EMBEDDINGS = 4  # of a window
 HIDDEN_UNITS = 64
-KEPT_WINDOWS = 100_000  # of 1.5 kB each
 INT16 = 32768.0  # the files read sound in the range of 16-bit numbers
 FOLDER = Path("weights")
 FILES = {
@@ -45,20 +44,21 @@ FETCH = "python fetch_models.py wakeword"
 class SpeechEmbedder:
     """Runs the two files. It is opened at the first window, and copies of a model share it."""
 
-    def __init__(self, folder: Path = FOLDER) -> None:
+    def __init__(self, folder: Path = FOLDER, cache: Path | None = None) -> None:
         """Remember where the files are; none is opened.
 
         Args:
             folder: Where they are.
+            cache: The folder in which answers outlive the process; None to keep them in memory only.
         """
-        self._folder, self._sessions = folder, list[Any]()
-        self._kept: OrderedDict[bytes, NDArray[np.float32]] = OrderedDict()
+        self._folder, self._cache, self._sessions = folder, cache, list[Any]()
+        self._kept = KeptAnswers(None if cache is None else cache / _name_teacher())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SpeechEmbedder:
         return self
 
-    def __reduce__(self) -> tuple[type[SpeechEmbedder], tuple[Path]]:
-        return type(self), (self._folder,)
+    def __reduce__(self) -> tuple[type[SpeechEmbedder], tuple[Path, Path | None]]:
+        return type(self), (self._folder, self._cache)
 
     def embed(self, waveforms: NDArray[np.float32]) -> NDArray[np.float32]:
         """Compute the embeddings of windows; windows met before are not computed again.
@@ -72,15 +72,7 @@ class SpeechEmbedder:
         Raises:
             UserError: Where a file is missing or is another one, and for windows that are too short.
         """
-        keys = [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in waveforms]
-        new = [number for number, key in enumerate(keys) if key not in self._kept]
-        if new:
-            for number, found in zip(new, self._compute(waveforms[new]), strict=True):
-                self._kept[keys[number]] = found
-        result = np.stack([self._kept[key] for key in keys])
-        while len(self._kept) > KEPT_WINDOWS:
-            self._kept.popitem(last=False)
-        return result
+        return self._kept.answer(waveforms, self._compute)
 
     def _compute(self, waveforms: NDArray[np.float32]) -> NDArray[np.float32]:
         mel, embedding = self._open()
@@ -101,6 +93,11 @@ class SpeechEmbedder:
         if not self._sessions:
             self._sessions = [_open_session(self._folder / name, digest) for name, digest in FILES.items()]
         return self._sessions
+
+
+def _name_teacher() -> str:
+    """Name the folder of its answers, by all that they depend on beside the window."""
+    return hashlib.sha256(f"{sorted(FILES.values())} {EMBEDDINGS}".encode()).hexdigest()[:16]
 
 
 def _open_session(path: Path, digest: str) -> Any:
@@ -130,15 +127,15 @@ def _open_session(path: Path, digest: str) -> Any:
 class SpeechEmbeddingClassifier(nn.Module):
     """`waveform` (R, S) -> `logits` (R, 2), and `embedding` (R, EMBEDDINGS * SIZE), normalised."""
 
-    def __init__(self, dropout: float = 0.0, folder: Path = FOLDER) -> None:
+    def __init__(self, dropout: float = 0.0, cache: Path | None = None) -> None:
         """Build the head with random weights; no file is opened.
 
         Args:
             dropout: Rate before the last layer.
-            folder: Where the ONNX files are.
+            cache: As in `SpeechEmbedder`.
         """
         super().__init__()
-        self.embedder = SpeechEmbedder(folder)
+        self.embedder = SpeechEmbedder(cache=cache)
         size = EMBEDDINGS * SIZE
         self.norm = nn.LayerNorm(size)
         self.hidden = nn.Sequential(nn.Linear(size, HIDDEN_UNITS), nn.ReLU(), nn.Dropout(dropout))

@@ -5,7 +5,8 @@ Importing this module loads neither torch nor NumPy.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sharpstudent.core.errors import UserError, choose
@@ -19,8 +20,10 @@ from sharpstudent.tasks.wakeword.section import WakewordSection
 if TYPE_CHECKING:
     from torch import nn
 
+    from sharpstudent.tasks.wakeword.clips import VoiceClip
+
 FORM = ("sample_rate", "duration", "n_mels")  # keys of the section that a checkpoint keeps: the form of its input
-RAW = ("speech_embedding",)  # models that hear the waveform
+RAW = ("speech_embedding", "wav2vec2")  # models that hear the waveform
 COLUMNS = ("kind", "seconds", "recording", "start")
 TOLERANCE = 0.01  # of F1 and of rates, that an export may lose
 
@@ -39,6 +42,8 @@ class WakewordTask(ClassificationTask):
     details = "sharpstudent.tasks.wakeword.spoken_answer:RecordingDetails"
     unit = "window"
     group_unit = "speaker"
+    pretrained: ClassVar[Mapping[str, str]] = {"pretrained": "sharpstudent.tasks.wakeword.wav2vec2:load_pretrained"}
+    renderer = "sharpstudent.tasks.wakeword.renderer:WakewordRenderer"
 
     @property
     def form(self) -> WakewordSection:
@@ -66,7 +71,16 @@ class WakewordTask(ClassificationTask):
         found = choose_word(find_clips(self.section), self.section.word)
         check_files(found.clips)
         check_clips(found, allow_shared="shared-people" in self.allow)
+        if "train" in splits and self.section.check_chain and self.section.features == "audio":
+            self._check_chain(found.take("train"))
         return tuple(open_windows(found, split, self.section) for split in splits)
+
+    def _check_chain(self, clips: Sequence[VoiceClip]) -> None:
+        from sharpstudent.tasks.wakeword.recording_chain import probe_chain, refuse_chain
+
+        probe = probe_chain(clips, self.section.sample_rate)
+        if probe is not None and probe.gives_away:
+            raise refuse_chain(probe)
 
     def build_student(self, spec: ModelSpec) -> nn.Module:
         """Build a model by its name; those of RAW hear the waveform, the others read the mel spectrogram.
@@ -83,6 +97,14 @@ class WakewordTask(ClassificationTask):
 
             raise refuse_spectrogram("data.features = 'precomputed'")
         self._check_rate(spec.name)
+        return self._build_listener(spec)
+
+    def _build_listener(self, spec: ModelSpec) -> nn.Module:
+        """Build a model that hears the waveform: a frozen body with a head that is trained."""
+        if spec.name == "wav2vec2":
+            from sharpstudent.tasks.wakeword.wav2vec2 import Wav2VecWakeword
+
+            return Wav2VecWakeword(spec.options, 0.1 if spec.dropout is None else spec.dropout)
         from sharpstudent.tasks.wakeword.speech_embedding import SpeechEmbeddingClassifier
 
         if spec.options:
@@ -90,7 +112,8 @@ class WakewordTask(ClassificationTask):
                 f"{spec.role}.{next(iter(spec.options))}", "is no option: speech_embedding has none",
                 remedy=f'write "{spec.role}": "speech_embedding"',
             )  # fmt: skip
-        return SpeechEmbeddingClassifier(0.0 if spec.dropout is None else spec.dropout)
+        cache = None if self.section.teacher_cache is None else Path(self.section.teacher_cache)
+        return SpeechEmbeddingClassifier(0.0 if spec.dropout is None else spec.dropout, cache)
 
     def _check_rate(self, name: str) -> None:
         if self.form.sample_rate != 16000:
