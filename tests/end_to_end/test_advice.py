@@ -154,7 +154,7 @@ APP: dict[str, str] = {
 PASTED: dict[str, str] = {
     **dict.fromkeys(
         ("--set data.word={}", "--set data.data_root=FOLDER", "--set data.features=audio", "--set data.duration=1.0",
-         "--set data.sample_rate=16000", "python fetch_models.py wakeword"),
+         "--set data.sample_rate=16000", "--set data.check_chain=false", "python fetch_models.py wakeword"),
         "tests/tasks/wakeword/test_wakeword_run.py",
     ),
     "--equal": "tests/end_to_end/test_ablate_command.py",

@@ -96,7 +96,7 @@ def test_distillation_from_a_head_that_nobody_trained_is_refused(place: Workplac
 
 def test_what_messages_advise_is_accepted(place: Workplace) -> None:
     for words in ("data.word=yes", "data.data_root=FOLDER", "data.features=audio", "data.duration=1.0",
-                  "data.sample_rate=16000"):  # fmt: skip
+                  "data.sample_rate=16000", "data.check_chain=false"):  # fmt: skip
         check(place.call(STAGE_1, "configs/wakeword.json", "-n", "x", "--set", words, "--print-config"))
     check(place.call("fetch_models.py", "wakeword"))
 

@@ -124,7 +124,7 @@ def load_pretrained(model: nn.Module, name: str, key: str, *, partial: bool, may
         raise UserError.about(
             f"{key} = 'pretrained'", f"finds no weights of {name}",
             expected=f"{FOLDER}/{FILES[0]}, a copy of the hub's {BASE}",
-            remedy=f"put the file there, or name your own: --set {key}=FILE",
+            remedy=f"put the file there, or name your own file or folder in {key}",
         )  # fmt: skip
     tensors = {key: value for key, value in read_tensors(found).items() if not key.startswith("lm_head.")}
     if not any(key.startswith("wav2vec2.") for key in tensors):
