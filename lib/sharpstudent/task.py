@@ -276,6 +276,17 @@ class Task(ABC):
         """
         return []
 
+    def inspect_student(self, model: nn.Module) -> Mapping[str, float]:
+        """Measure what the log of each epoch shall keep of the student beside its metrics; {} for nothing.
+
+        Args:
+            model: The student, after an epoch.
+
+        Returns:
+            Numbers by name. metrics.csv has them as `student_NAME`, TensorBoard as `student/NAME`.
+        """
+        return {}
+
     def export_spec(self) -> ExportSpec:
         """Say what an export of the task's models may lose, and which of their inputs are pictures.
 

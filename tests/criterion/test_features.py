@@ -302,3 +302,39 @@ def test_attention_on_one_place_is_refused_and_a_term_of_maps_says_what_compares
     build_one("attention", make_layers((2, 3, 2, 2), (2, 5, 4, 4)), **LAYERS)
     with pytest.raises(UserError, match="embedding compares vectors"):
         build_features((2, 3), (2, 5, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [((2, 17, 5), (2, 7, 8, 8)), ((2, 16, 5), (2, 65, 3)), ((2, 4, 4, 4), (2, 16, 3))], ids=str
+)
+def test_attention_of_tokens_is_laid_out_as_a_grid_without_the_class_token(
+    ours: tuple[int, ...], theirs: tuple[int, ...]
+) -> None:
+    student, teacher = draw_map(ours), draw_map(theirs, 1)
+    grids = []
+    for maps in (student, teacher):
+        if maps.ndim == 3:
+            side = int(maps.shape[1] ** 0.5)
+            maps = maps[:, maps.shape[1] - side * side :].transpose(1, 2).reshape(2, -1, side, side)
+        grids.append(maps)
+    torch.testing.assert_close(features.compute_attention(student, teacher), features.compute_attention(*grids))
+    build_one("attention", make_layers(ours, theirs), **LAYERS)
+
+
+def test_attention_of_tokens_that_are_no_grid_is_refused() -> None:
+    with pytest.raises(UserError, match="list of tokens"):
+        build_one("attention", make_layers((2, 15, 3), (2, 5, 4, 4)), **LAYERS)
+    with pytest.raises(ValueError, match="do not match"):
+        features.compute_attention(torch.zeros(2, 15, 3), torch.zeros(2, 5, 4, 4))
+
+
+def test_clause_sparsity_is_the_mean_size_of_clauses_or_of_any_output_and_has_its_gradient() -> None:
+    shapes = Shapes(student={"logits": (2, 3), "clauses": (2, 4), "aux.gates": (2, 2)})
+    values = torch.tensor([[0.0, 1.0, 0.5, 0.5], [2.0, -2.0, 0.0, 0.0]], requires_grad=True)
+    outputs = {"logits": torch.zeros(2, 3), "clauses": values, "aux.gates": torch.ones(2, 2)}
+    rows = build_one("clause_sparsity", shapes).compute(outputs, make_batch(), None)
+    assert rows.tolist() == [0.5, 1.0]
+    assert take_gradient(rows.sum(), values).tolist() == [[0.0, 0.25, 0.25, 0.25], [0.25, -0.25, 0.0, 0.0]]
+    assert build_one("clause_sparsity", shapes, on="aux.*").compute(outputs, make_batch(), None).tolist() == [1.0, 1.0]
+    with pytest.raises(UserError, match="clauses"):
+        build_one("clause_sparsity", make_shapes(3))

@@ -1001,6 +1001,8 @@ NEEDS_NO_ROW: dict[str, str] = {
     "tasks/wakeword/speech_embedding.py:_open_session": "a digest, and a file that has it",
     "tasks/gaze/feature_cache.py:_read": "features that are computed anew where the digest in the file does not fit",
     "evaluation/planned_runs.py:Planner.train": "the log of a run that has just failed, for the message",
+    "tasks/tokens/demo.py:Experiment.find_run": "the log of its own run, whose lines are counted",
+    "tasks/tokens/__main__.py:_load": "a config, as every script reads it",
     "deploy/app.py:App._predict": "its own answer, written before",
     "deploy/app.py:App._show_answer": "its own answer, written before",
     "tasks/deepfake/task.py:DeepfakeTask.make_example_input": "a file of the package",

@@ -71,6 +71,17 @@ def test_the_better_of_the_two_is_selected_and_of_equal_ones_the_student(
     assert compute_margins(result.table).max() == pytest.approx(gain)  # the table is that of the model that counts
 
 
+def test_what_the_task_measures_on_the_student_itself_stands_among_the_numbers_of_the_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def inspect(self: Metrics, model: Reader) -> dict[str, float]:
+        return {"gain": model.weights[0].item()}
+
+    monkeypatch.setattr(Metrics, "inspect_student", inspect, raising=False)
+    result, _ = validate(tmp_path, "up", 0.7, 0.8)
+    assert result.metrics["student_gain"] == 1.0  # of the student, also where its average is selected
+
+
 @pytest.mark.parametrize("direction", ["higher", "lower"])
 @pytest.mark.parametrize("value", [float("nan"), 0.5])
 def test_what_is_no_number_and_what_is_equal_beats_nothing(direction: Direction, value: float) -> None:

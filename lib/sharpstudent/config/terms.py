@@ -292,6 +292,11 @@ TERMS: dict[str, TermSpec] = {
         },
         shared=_OF_LABELS,
     ),
+    "clause_sparsity": TermSpec(
+        "features:build_clause_sparsity",
+        "mean size of the values of an output, such as clauses that are to be true for few rows; it reads `clauses`",
+        shared=("on", "where"),
+    ),
     "self": TermSpec(
         "distillation:build_self_distillation",
         "as kd, with the student's own averaged weights for a teacher; needs ema_decay",

@@ -1,4 +1,4 @@
-"""Terms on what the models compute inside: feature maps, embeddings, and where the activations of a map are large.
+"""Terms on what the models compute inside: feature maps, embeddings, where a map is large, how large an output is.
 
 Feature distillation (Romero et al. 2015, "FitNets: Hints for Thin Deep Nets", equation 3).
 
@@ -18,6 +18,8 @@ The attention of a map at a place is the mean of the squares over its channels:
 
     AT = ||q_s / ||q_s|| - q_t / ||q_t|| ||^2,   q = mean over channels of f^2, as a vector over the places
 
+Sparsity is the mean absolute value of an output in each row: an L1 penalty on activations, not on weights.
+
 Legend: B rows, C or D channels, h x w grid, N tokens.
 """
 
@@ -35,6 +37,7 @@ from sharpstudent.core.types import FEATURES, Batch, Outputs
 from sharpstudent.criterion.section import (
     Shapes,
     check_output,
+    find_layer,
     find_matches,
     find_teacher_output,
     make_teacher_term,
@@ -139,7 +142,7 @@ def build_attention(section: TermSection, shapes: Shapes) -> WeightedTerm:
         UserError: For two layers that cannot be compared, and for a map of one place.
     """
     ours, theirs = take_choice(section, "student_layer"), take_choice(section, "teacher_layer")
-    student, _ = _check_maps(section, shapes, ours, theirs)
+    student, _ = _check_maps(section, shapes, ours, theirs, as_grids=True)
     places = math.prod(student[2:]) if len(student) == 4 else student[1]
     if places < 2:
         raise UserError.about(
@@ -156,32 +159,73 @@ def build_attention(section: TermSection, shapes: Shapes) -> WeightedTerm:
     return make_term(section, compute, student_layers=[ours], teacher_layers=[theirs])
 
 
+def build_clause_sparsity(section: TermSection, shapes: Shapes) -> WeightedTerm:
+    """Build the term `clause_sparsity`: of the output `clauses`, unless the section names another one or several.
+
+    Args:
+        section: The term in the config.
+        shapes: Shapes of the models' outputs.
+
+    Returns:
+        The term.
+
+    Raises:
+        UserError: For a student that gives no such output.
+    """
+    on = check_output(section, shapes, "clauses")
+
+    def compute(outputs: Outputs, batch: Batch, teacher_outputs: Outputs | None) -> Tensor:
+        sizes = [compute_mean_size(outputs[name]) for name in find_matches(on, outputs)]
+        return sum(sizes[1:], sizes[0]) / len(sizes)
+
+    return make_term(section, compute, student_layers=find_layer(on))
+
+
+def compute_mean_size(values: Tensor) -> Tensor:
+    """Compute the mean absolute value of each row (B,) of an output (B, ...), in fp32."""
+    return values.float().abs().flatten(1).mean(1)
+
+
 def compute_attention(student: Tensor, teacher: Tensor) -> Tensor:
     """Compute the squared distance of two normalised attention maps, in fp32; it is 0 where they are equal.
 
-    The attention of a teacher with another grid is resized to the student's by adaptive average pooling.
+    The attention of a teacher with another grid is resized to the student's by adaptive average pooling. Where one
+    side is a list of tokens, or the lists differ, tokens stand for the places of a square grid, row by row; a class
+    token before them is left out.
 
     Args:
         student: A map (B, C, h, w), or tokens (B, N, D).
-        teacher: One of the same kind, of any number of channels. No gradient reaches it.
+        teacher: One of any number of channels. No gradient reaches it.
 
     Returns:
         The distance of each row (B,), 0 to 2.
 
     Raises:
-        ValueError: For maps of different kinds, rows or tokens.
+        ValueError: For something else than maps, for other rows, and for tokens that are no grid.
     """
-    if student.ndim != teacher.ndim or student.ndim not in (3, 4):
-        shapes = f"{tuple(student.shape)} and {tuple(teacher.shape)}"
-        raise ValueError(f"maps must both be (B, C, h, w) or both (B, N, D), got {shapes}")
-    channels = 1 if student.ndim == 4 else 2
-    ours, theirs = (maps.float().square().mean(channels) for maps in (student, teacher.detach()))
-    if student.ndim == 4 and ours.shape != theirs.shape:
-        theirs = F.adaptive_avg_pool2d(theirs, (ours.shape[1], ours.shape[2]))
+    shapes = f"{tuple(student.shape)} and {tuple(teacher.shape)}"
+    if not {student.ndim, teacher.ndim} <= {3, 4} or len(student) != len(teacher):
+        raise ValueError(f"maps must be (B, C, h, w) or (B, N, D), got {shapes}")
+    ours, theirs = (maps.float().square().mean(1 if maps.ndim == 4 else 2) for maps in (student, teacher.detach()))
     if ours.shape != theirs.shape:
-        raise ValueError(f"maps do not match: {tuple(student.shape)} and {tuple(teacher.shape)}")
+        if not all(maps.ndim == 3 or _find_side(maps.shape[1]) for maps in (ours, theirs)):
+            raise ValueError(f"maps do not match: {shapes}")
+        ours, theirs = (maps if maps.ndim == 3 else _lay_out(maps) for maps in (ours, theirs))
+        theirs = F.adaptive_avg_pool2d(theirs, (ours.shape[1], ours.shape[2]))
     ours, theirs = (F.normalize(maps.flatten(1), dim=1, eps=SMALLEST_LENGTH) for maps in (ours, theirs))
     return (ours - theirs).square().sum(1)
+
+
+def _find_side(tokens: int) -> int:
+    """Find the side of the square grid that so many tokens stand for, with or without a class token; 0 for none."""
+    side = math.isqrt(tokens)
+    return side if side * side in (tokens, tokens - 1) else 0
+
+
+def _lay_out(values: Tensor) -> Tensor:
+    """Lay a value for each token (B, N) out as the square grid that the tokens stand for (B, side, side)."""
+    side = _find_side(values.shape[1])
+    return values[:, -side * side :].unflatten(1, (side, side))
 
 
 def compute_distance(projected: Tensor, teacher: Tensor, distance: Distance) -> Tensor:
@@ -223,11 +267,14 @@ def _build_projection(section: TermSection, shapes: Shapes, ours: str, theirs: s
 
 
 def _check_maps(
-    section: TermSection, shapes: Shapes, ours: str, theirs: str
+    section: TermSection, shapes: Shapes, ours: str, theirs: str, *, as_grids: bool = False
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the shapes of the maps of two layers; raise UserError for layers that cannot be compared."""
+    """Return the shapes of the maps of two layers; raise UserError for layers that cannot be compared.
+
+    as_grids: Whether lists of tokens that stand for a grid can be compared with other grids.
+    """
     student, teacher = shapes.student[f"{FEATURES}{ours}"], shapes.teacher[f"{FEATURES}{theirs}"]
-    reason = _explain_misfit(student, teacher, shapes.rows)
+    reason = _explain_misfit(student, teacher, shapes.rows, as_grids)
     if reason is not None:
         raise UserError.about(
             name_term(section),
@@ -239,7 +286,7 @@ def _check_maps(
     return student, teacher
 
 
-def _explain_misfit(student: tuple[int, ...], teacher: tuple[int, ...], images: int) -> str | None:
+def _explain_misfit(student: tuple[int, ...], teacher: tuple[int, ...], images: int, as_grids: bool) -> str | None:
     """Explain why two maps of these shapes cannot be compared; None if they can."""
     for whose, shape in (("student", student), ("teacher", teacher)):
         if len(shape) not in (3, 4):
@@ -249,6 +296,8 @@ def _explain_misfit(student: tuple[int, ...], teacher: tuple[int, ...], images: 
             return f"that of the {whose} does not give one map an image"
         if len(shape) == 4 and shape[1] == shape[2] != shape[3]:  # pictures are square, and so are their maps
             return f"that of the {whose} has its channels last"
+    if as_grids and all(len(shape) == 4 or _find_side(shape[1]) for shape in (student, teacher)):
+        return None
     if len(student) != len(teacher):
         return "one is a grid and one is a list of tokens"
     if len(student) == 3 and student[1] != teacher[1]:

@@ -24,7 +24,7 @@ from sharpstudent.report.logs import LossesLog, MetricsFile, format_epoch_line
 from sharpstudent.report.tensorboard import TensorBoardLog
 from sharpstudent.task import Task
 from sharpstudent.train.run import Run
-from sharpstudent.train.validate import PREFIX
+from sharpstudent.train.validate import PREFIX, STUDENT
 
 
 def collect_metrics(result: StepResult) -> dict[str, float]:
@@ -256,8 +256,10 @@ class RunLogger:
         self._metrics.widen(row)  # the file of a run begun by an earlier version has fewer columns
         self._metrics.append(row)
         self._losses.append(format_line({**every, **skipped}, schedules=numbers))
-        validation = {f"val/{name.removeprefix('val_')}": row[name] for name in row if name.startswith("val_")}
-        self._tensorboard.scalars(validation, row["epoch"])
+        for prefix in (PREFIX, STUDENT):
+            measured = {name: row[name] for name in row if name.startswith(prefix)}
+            tags = {f"{prefix[:-1]}/{name.removeprefix(prefix)}": value for name, value in measured.items()}
+            self._tensorboard.scalars(tags, row["epoch"])
         self._tensorboard.flush()
         picture, title = self._run.logs_folder / "curves.png", self._run.folder.name
         draw_curves(picture, self._metrics.path, best_epoch=best[0], metric=self._shown[-1], title=title)

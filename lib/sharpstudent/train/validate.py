@@ -20,6 +20,7 @@ from sharpstudent.train.step import TrainStep
 
 EVALUATION_SAMPLES = 16  # samples in a batch of an evaluation, which keeps no activations for gradients
 PREFIX = "val_"  # of the name of a metric on validation samples, in logs, CSV files and checkpoints
+STUDENT = "student_"  # of the name of a number that the task measures on the student itself
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class ValidationResult:
     """The result of an epoch's validation.
 
     Attributes:
-        metrics: Metrics of the student, of the averaged weights with `_ema`, and which of the two was `selected`.
+        metrics: Metrics of the student, of the averaged weights with `_ema`, which of the two was `selected`, and what
+            the task measures on the student itself.
         value: The selection metric of the selected model.
         own: All metrics of the selected model.
         table: The outputs of the selected model, from which its metrics were computed.
@@ -93,6 +95,7 @@ class Validator:
         name, model = f"{PREFIX}{metric}", step.student
         own, table = self.validate(model)
         metrics: dict[str, Any] = dict(own)
+        metrics |= {f"{STUDENT}{key}": value for key, value in self.task.inspect_student(step.student).items()}
         if step.average is not None:
             averaged, averaged_table = self.validate(step.average.model)
             is_average = self.task.metrics[metric].is_better(averaged[name], own[name])

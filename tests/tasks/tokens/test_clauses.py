@@ -42,7 +42,7 @@ def test_a_clause_is_the_exponential_of_the_literals_that_fail():
     inputs = torch.tensor([[0.9, 0.2, 0.8], [0.9, 0.9, 0.1]], dtype=torch.float64)
     expected = torch.tensor([[math.exp(-0.25 * 2), 1.0], [1.0, 1.0]], dtype=torch.float64)
     assert torch.allclose(machine.evaluate_clauses(inputs), expected)
-    assert torch.allclose(machine(inputs), (expected + 0.5) @ machine.voting)
+    assert torch.allclose(machine(inputs)[0], (expected + 0.5) @ machine.voting)
 
 
 def test_soft_literals_weigh_by_four_over_the_features_as_printed():
@@ -71,7 +71,7 @@ def test_all_four_banks_have_the_gradient_that_finite_differences_of_the_soft_fo
     weights = torch.randn(6, 3, dtype=torch.float64)
 
     def loss() -> torch.Tensor:
-        return (machine(inputs) * weights).sum()
+        return (machine(inputs)[0] * weights).sum()
 
     loss().backward()
     for bank in BANKS:
@@ -92,7 +92,7 @@ def test_all_four_banks_have_the_gradient_that_finite_differences_of_the_soft_fo
 def test_hard_masks_have_gradients_in_all_four_banks_and_values_of_the_hard_form():
     torch.manual_seed(0)
     machine = FuzzyPatternTM(5, 4, 3)
-    machine(torch.rand(32, 5)).square().sum().backward()
+    machine(torch.rand(32, 5))[0].square().sum().backward()
     assert all(getattr(machine, bank).grad.abs().sum() > 0 for bank in BANKS)
 
 

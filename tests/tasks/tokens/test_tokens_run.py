@@ -55,6 +55,25 @@ def test_the_checkpoint_holds_usage_that_training_has_moved(place: Workplace):
     assert not torch.allclose(usage, torch.ones(4))
 
 
+def test_log_tensorboard_and_report_have_the_usage_of_clauses_and_heads_before_and_after_gains(place: Workplace):
+    run = place.find_run("tokens_distilled")
+    header, row = (line.split(",") for line in (run / "logs" / "metrics.csv").read_text().splitlines()[:2])
+    found = {name: float(row[header.index(name)]) for name in header if name.startswith("student_")}
+    assert len(found) == 1 + 2 * 4
+    assert found["student_dead_clauses"] == 0
+    for when in ("before", "after"):
+        assert sum(found[f"student_use_0_{head}_{when}"] for head in range(4)) == pytest.approx(4.0, abs=1e-3)
+    assert any(found[f"student_use_0_{head}_before"] != found[f"student_use_0_{head}_after"] for head in range(4))
+    events = b"".join(path.read_bytes() for path in (run / "logs" / "tensorboard").iterdir())
+    assert b"student/use_0_0_after" in events
+    ended = place.call("evaluate_model.py", str(run), "--data", "test", "--config", "tokens.json", "--out", "usage")
+    assert ended.code == 0, ended.out + ended.err
+    notes = json.loads((place / "usage" / "results.json").read_text())["notes"]
+    assert any("32 of 32 clauses vary" in note for note in notes)
+    assert any("after their gains" in note for note in notes)
+    assert "after their gains" in (place / "usage" / "report.html").read_text()
+
+
 def test_a_picture_is_named_and_the_model_evaluated(place: Workplace):
     picture = np.zeros((28, 28), np.uint8)
     cv2.putText(picture, "3", (6, 22), cv2.FONT_HERSHEY_SIMPLEX, 0.8, (255,), 2)
@@ -88,6 +107,25 @@ def test_a_timm_teacher_gets_three_channels_and_its_own_normalisation():
     image = TokensTask().example_batch(2).inputs["image"]
     assert model(image=image)["logits"].shape == (2, 10)
     assert model.preprocess.mean.numel() == 3
+
+
+def test_a_timm_model_with_another_normalisation_than_its_own_is_refused_unless_it_is_said_to_be_its_own():
+    wrong: dict[str, Any] = {"mean": [0.1, 0.1, 0.1], "std": [0.5, 0.5, 0.5]}
+    with pytest.raises(UserError, match="other pictures"):
+        TokensTask().build_teacher(ModelSpec("test_resnet", wrong, role="teacher"))
+    model: Any = TokensTask().build_teacher(ModelSpec("test_resnet", wrong | {"own_normalisation": True}))
+    assert model.preprocess.mean.flatten().tolist() == pytest.approx([0.1, 0.1, 0.1])
+
+
+def test_a_teacher_may_see_the_picture_that_training_has_not_moved():
+    section = TokensSection(source="drawn", clean_view=True, shift=3)
+    task = TokensTask(section)
+    (train,) = task.open_data("train")
+    one = train.make(0, np.random.default_rng(3)).inputs
+    plain = TokensTask(TokensSection(source="drawn", shift=0)).open_data("train")[0].make(0, np.random.default_rng(0))
+    assert np.array_equal(one["image_clean"], plain.inputs["image"])
+    assert not np.array_equal(one["image"], one["image_clean"])
+    assert "image_clean" in task.example_batch(2).inputs
 
 
 def test_no_picture_is_in_two_splits():

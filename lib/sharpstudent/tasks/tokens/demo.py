@@ -1,0 +1,273 @@
+"""What are the clauses worth, and what is the teacher worth: the experiment of `make demo-tokens`.
+
+    python -m sharpstudent.tasks.tokens.demo            from the folder with the scripts; finished runs are kept
+
+Each seed has a fifth of MNIST's 5,000 digits of its own for the test (`data.fold`), a CNN for a teacher, and four
+students that differ in their feed-forward layer alone: a Tsetlin machine, an MLP, none, and a machine whose masks keep
+their random start. After stage 1 each goes on alone for as many steps again; the machine also goes on under its
+teacher. Beside them stands the machine with its core taken out after training. The digits of all folds are pooled:
+every picture is tested once, by models that have not seen it, so that intervals of paired differences are narrow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sharpstudent.core.arguments import read_number, read_path
+from sharpstudent.core.errors import UserError, exit_codes
+from sharpstudent.core.files import read_text
+from sharpstudent.core.io import make_folder, write_text_atomically
+
+BEST = "weights/best_model.pth"
+STAGE = {1: "train_student_only.py", 2: "main_distillation.py"}
+STUDENTS = {
+    "tm": {"name": "tm_vit", "patch_size": 7, "clause_specialize": 0.5},
+    "mlp": {"name": "mlp_vit", "patch_size": 7},
+    "plain": {"name": "plain_vit", "patch_size": 7},
+    "frozen": {"name": "tm_vit", "patch_size": 7, "clause_specialize": 0.5, "freeze_clauses": True},
+}
+HARD = ({"term": "hard", "weight": 1.0},)
+DISTILLED = (
+    *HARD,
+    {"term": "kd", "weight": 1.0, "temperature": 2.0},
+    {"term": "self", "weight": 0.5, "temperature": 2.0},
+)
+TITLES = {
+    "teacher": "CNN, the teacher",
+    "mlp_alone": "MLP-ViT",
+    "tm": "TM-ViT, stage 1 only",
+    "tm_alone": "TM-ViT alone, as many further steps",
+    "tm_distilled": "TM-ViT distilled, as many further steps",
+    "frozen_alone": "TM-ViT, masks frozen at their random start",
+    "plain_alone": "ViT without feed-forward",
+    "tm_alone_removed": "TM-ViT alone, its machine taken out after training",
+}
+DIFFERENCES = (
+    ("tm_distilled", "tm_alone"),
+    ("tm_alone", "plain_alone"),
+    ("tm_alone", "frozen_alone"),
+    ("tm_alone", "tm_alone_removed"),
+    ("tm_distilled", "mlp_alone"),
+    ("tm_alone", "mlp_alone"),
+)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The settings of the experiment.
+
+    Attributes:
+        out: Its folder.
+        data: The keys of the group `data` that all runs share.
+        seeds: Seeds, from 1; with MNIST each has a fold of its own.
+        epochs: Epochs of each stage.
+        teacher_epochs: Epochs of the teacher.
+        rho: Radius of SAM in all runs of stage 2.
+    """
+
+    out: Path
+    data: Mapping[str, Any]
+    seeds: int = 3
+    epochs: int = 8
+    teacher_epochs: int = 4
+    rho: float = 0.0
+
+    def name_folds(self) -> bool:
+        """Whether each seed is tested on a fold of its own."""
+        return self.data.get("source", "mnist") in ("mnist", "drawn")
+
+    def build_keys(self, seed: int) -> dict[str, Any]:
+        """Build the keys that all runs of a seed share."""
+        fold = {"fold": (seed - 1) % 5} if self.name_folds() else {}
+        return {
+            **{"task": "tokens", "data": {**self.data, **fold}, "seed": seed, "optimizer": "adamw"},
+            **{"weight_decay": 0.02, "warmup": 0.05, "batch_size": 32, "report": False, "num_workers": 0},
+            **{"device": "cpu", "output_root": str(self.out / "runs")},
+        }
+
+    def find_run(self, name: str) -> Path | None:
+        """Find the folder of a run that has all its epochs."""
+        epochs = self.teacher_epochs if name.endswith("_teacher") else self.epochs
+        for folder in sorted((self.out / "runs").glob(f"{name}_{name}_*"), reverse=True):
+            log = folder / "logs" / "metrics.csv"
+            if (folder / BEST).is_file() and log.is_file() and len(read_text(log).splitlines()) > epochs:
+                return folder
+        return None
+
+    def train(self, stage: int, name: str, keys: Mapping[str, Any]) -> None:
+        """Train one run, or go on with it, in a process of its own with one thread.
+
+        Raises:
+            UserError: For a run that fails, with the end of what it printed.
+        """
+        if self.find_run(name) is not None:
+            return print(f"{name}: is there already", flush=True)
+        config = self.out / "configs" / f"{name}.json"
+        make_folder(config.parent)
+        write_text_atomically(config, json.dumps(keys, indent=2) + "\n")
+        command = [sys.executable, STAGE[stage], str(config), "-n", name, "--resume", "auto"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if ended.returncode:
+            tail = "\n".join((ended.stdout + ended.stderr).splitlines()[-12:])
+            raise UserError.about(f"run {name}", "has failed", got=tail, remedy=f"python {' '.join(command[1:])}")
+        print(f"{name}: trained", flush=True)
+
+    def train_seed(self, seed: int) -> None:
+        """Train the teacher, the four students, and the five runs that go on from them."""
+        shared, start = self.build_keys(seed), f"s{seed}"
+        stage1 = {"lr": 0.002}
+        teacher = {**shared, "student": "cnn", "epoch": self.teacher_epochs, "rho": 0.0, "stage1": stage1}
+        self.train(1, f"{start}_teacher", teacher)
+        runs = str(self.out / "runs" / start)
+        for kind, student in STUDENTS.items():
+            keys = {**shared, "student": student, "epoch": self.epochs, "rho": 0.0, "stage1": {"lr": 0.006}}
+            self.train(1, f"{start}_{kind}", keys)
+            keys |= {"rho": self.rho, "teacher": "cnn", "teacher_weights": f"{runs}_teacher_*/{BEST}"}
+            keys |= {"pretrained_student_weights": f"{runs}_{kind}_s{seed}_{kind}_*/{BEST}", "ema_decay": 0.99}
+            for arm, terms in (("alone", HARD), *([("distilled", DISTILLED)] if kind == "tm" else [])):
+                stage2 = {"batch_size": 32, "lr": 0.003, "terms": list(terms)}
+                self.train(2, f"{start}_{kind}_{arm}", {**keys, "stage2": stage2})
+
+
+def evaluate(experiment: Experiment) -> dict[str, Any]:
+    """Evaluate every model on the test pictures of its fold, and pool the folds.
+
+    Returns:
+        `models`: accuracy with interval, by seed, parameters and multiply-accumulates; `differences`: paired ones.
+    """
+    import torch
+
+    from sharpstudent.evaluation.cost import count_macs
+    from sharpstudent.metrics.bootstrap import compute_interval, compute_paired
+    from sharpstudent.tasks.tokens.task import TokensTask
+
+    accuracy, tables, about = TokensTask.metrics["accuracy"], {name: [] for name in TITLES}, {}
+    for seed in range(1, experiment.seeds + 1):
+        task = TokensTask(TokensTask.Section(**experiment.build_keys(seed)["data"]))
+        models = _open_models(experiment, seed, task)
+        for name, table in _compute_tables(models, task).items():
+            tables[name].append(table)
+            image = task.example_batch(1).inputs
+            size = sum(one.numel() for one in models[name].parameters())
+            about[name] = {"parameters": size, "macs": count_macs(models[name], image)}
+        torch.set_grad_enabled(True)
+    pooled = {name: _pool(parts, experiment.name_folds()) for name, parts in tables.items()}
+    rows: dict[str, Any] = {"models": {}, "differences": {}}
+    for name, title in TITLES.items():
+        found = compute_interval(accuracy, pooled[name], group_unit="picture")
+        by_seed = [accuracy.value(table) for table in tables[name]]
+        ends = {"accuracy": found.value, "low": found.low, "high": found.high, "by_seed": by_seed}
+        rows["models"][name] = {"title": title, **ends, **about[name]}
+    for a, b in DIFFERENCES:
+        found = compute_paired(accuracy, pooled[a], pooled[b], group_unit="picture")
+        by_seed = [accuracy.value(one) - accuracy.value(other) for one, other in zip(tables[a], tables[b], strict=True)]
+        ends = {"difference": found.value, "low": found.low, "high": found.high, "by_seed": by_seed}
+        rows["differences"][f"{a} - {b}"] = ends
+    return rows
+
+
+def _open_models(experiment: Experiment, seed: int, task: Any) -> dict[str, Any]:
+    """Open the models of a seed by their names in TITLES; one of them has its machines taken out."""
+    import torch
+
+    from sharpstudent.evaluation.command_line import ModelRequest
+    from sharpstudent.evaluation.opened import open_checkpoint
+    from sharpstudent.tasks.tokens.transformer import UnifiedTMTransformer
+
+    def open_one(name: str) -> Any:
+        folder = experiment.find_run(f"s{seed}_{name.removesuffix('_removed')}")
+        assert folder is not None, f"s{seed}_{name} has just been trained"
+        return open_checkpoint(ModelRequest(folder / BEST, name), type(task), torch.device("cpu")).model
+
+    models = {name: open_one(name) for name in TITLES}
+    for name, model in models.items():
+        if name.endswith("_removed"):
+            assert isinstance(model, UnifiedTMTransformer)
+            model.remove_machines()
+    return models
+
+
+def _compute_tables(models: Mapping[str, Any], task: Any) -> dict[str, Any]:
+    import torch
+
+    from sharpstudent.evaluation.tables import compute_tables
+
+    (samples,) = task.open_data("test")
+    device = torch.device("cpu")
+    tables, _ = compute_tables([*models.values()], samples, task, batch_size=64, num_workers=0, device=device)
+    return dict(zip(models, tables, strict=True))
+
+
+def _pool(parts: Sequence[Any], has_folds: bool) -> Any:
+    """Put the tables of several folds below each other; tables of one set stay a list, one a seed."""
+    from sharpstudent.evaluation.tables import join_parts
+
+    return join_parts(parts) if has_folds else list(parts)
+
+
+def write_page(rows: Mapping[str, Any], experiment: Experiment) -> str:
+    """Write the tables in Markdown."""
+    where = "each on a fold of its own" if experiment.name_folds() else "on the same test pictures"
+    lines = [
+        f"{experiment.seeds} seeds, {where}; {experiment.epochs} epochs of stage 1, {experiment.epochs} further ones.",
+        "",
+        "| Model | test accuracy, % [95 %] | by seed | parameters | million MACs |",
+        "|---|---|---|---|---|",
+    ]
+    for one in rows["models"].values():
+        by_seed = " ".join(f"{100 * value:.1f}" for value in one["by_seed"])
+        size = f"{one['parameters']:,} | {one['macs'] / 1e6:.2f}"
+        lines.append(f"| {one['title']} | {_show(one['accuracy'], one)} | {by_seed} | {size} |")
+    lines += ["", "| Difference, points [95 %] | | by seed |", "|---|---|---|"]
+    for name, one in rows["differences"].items():
+        a, b = (TITLES[side] for side in name.split(" - "))
+        by_seed = " ".join(f"{100 * value:+.1f}" for value in one["by_seed"])
+        lines.append(f"| {a} minus {b} | {_show(one['difference'], one, sign='+')} | {by_seed} |")
+    return "\n".join(lines) + "\n"
+
+
+def _show(value: float, one: Mapping[str, Any], sign: str = "") -> str:
+    return f"{100 * value:{sign}.1f} [{100 * one['low']:{sign}.1f}, {100 * one['high']:{sign}.1f}]"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train what is not trained yet, evaluate, and write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--out", type=read_path, default=Path("output/demo_tokens"), metavar="FOLDER", help="default: %(default)s")
+    add("--seeds", type=read_number(int, 1, 100), default=3, metavar="N", help="seeds (%(default)s)")
+    add("--epochs", type=read_number(int, 1, 10_000), default=8, metavar="N", help="epochs a stage (%(default)s)")
+    add("--teacher-epochs", type=read_number(int, 1, 10_000), default=4, metavar="N", help="(%(default)s)")
+    add("--rho", type=read_number(float, 0.0, 10.0), default=0.0, help="radius of SAM in stage 2 (%(default)s)")
+    add("--jobs", type=read_number(int, 1, 64), default=2, metavar="N", help="seeds side by side (%(default)s)")
+    add("--source", choices=("mnist", "idx", "folder", "drawn"), default="mnist", help="as data.source (%(default)s)")
+    add("--data-root", metavar="FOLDER", default="data/mnist", help="as data.data_root (%(default)s)")
+    add("--image-size", type=read_number(int, 14, 512), default=28, metavar="PX", help="divisible by 7 (%(default)s)")
+    add("--channels", type=int, choices=(1, 3), default=1, help="(%(default)s)")
+    read = parser.parse_args(argv)
+    data = {"source": read.source, "data_root": read.data_root, "image_size": read.image_size}
+    experiment = Experiment(
+        read.out, {**data, "channels": read.channels}, read.seeds, read.epochs, read.teacher_epochs, read.rho
+    )
+    with ThreadPoolExecutor(read.jobs) as pool:
+        list(pool.map(experiment.train_seed, range(1, read.seeds + 1)))
+    rows = evaluate(experiment)
+    page = write_page(rows, experiment)
+    write_text_atomically(read.out / "results.json", json.dumps(rows, indent=2) + "\n")
+    write_text_atomically(read.out / "results.md", page)
+    print(f"\n{page}\nAlso in {read.out}/results.md and results.json")
+
+
+if __name__ == "__main__":
+    with exit_codes():
+        main()
