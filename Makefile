@@ -7,12 +7,13 @@ STAMP := $(VENV)/.installed
 # The tools that look at the environment live outside it, so that they are no part of what they find.
 TOOLS := .venv-audit
 
-.PHONY: setup check test test-real-size test-slow browser demo demo-tokens demo-wakeword results train-free face-models docs audit sbom release clean help
+.PHONY: setup check test test-real-size test-slow browser demo demo-tokens demo-wakeword demo-skeleton results train-free face-models docs audit sbom release clean help
 
 help:
 	@echo "make demo         everything: environment, portraits, teacher, stage 1, stage 2, comparison table"
 	@echo "make demo-tokens demo-wakeword  a wake word from a speech teacher, on synthetic voices or DATA=FOLDER"
 	@echo "make demo-tokens  transformers with Tsetlin machines on MNIST's digits, three seeds: docs/tokens.md"
+	@echo "make demo-skeleton  skeleton actions on an excerpt of UI-PRMD: teacher, student alone, for longer, distilled; a table"
 	@echo "make test         environment and the fast tests"
 	@echo "make test-slow    real sizes and full counts (make test-real-size: only the two command lines at 380 px)"
 	@echo "make check        format, lint, types, layers"
@@ -67,6 +68,9 @@ demo-wakeword: setup
 # What the clauses and the teacher of the task `tokens` are worth, on MNIST's digits: docs/tokens.md.
 demo-tokens: setup
 	$(BIN)/python -m sharpstudent.tasks.tokens.demo
+
+demo-skeleton: setup
+	$(BIN)/python demo/skeleton/run_demo.py
 
 results: setup
 	$(BIN)/python demo/results.py

@@ -8,9 +8,11 @@ the data.
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,10 +29,23 @@ PARTS = (
 )
 
 
-def main() -> int:
+Words = tuple[str, ...]
+
+
+def run_parts(parts: Sequence[tuple[str, Words | Callable[[], Words]]], *, end: str = "") -> int:
+    """Run command lines one after the other; those that name what earlier ones made are built when their turn comes.
+
+    Args:
+        parts: What each does, and its words behind `python`.
+        end: A last line, where all of them succeeded.
+
+    Returns:
+        The exit code of the first that fails, else 0.
+    """
     started = time.monotonic()
-    for number, (what, arguments) in enumerate(PARTS, start=1):
-        print(f"\n[{number}/{len(PARTS)}] {what}: python {' '.join(arguments)}", flush=True)
+    for number, (what, words) in enumerate(parts, start=1):
+        arguments = words if isinstance(words, tuple) else words()
+        print(f"\n[{number}/{len(parts)}] {what}: python {shlex.join(arguments)}", flush=True)
         begun = time.monotonic()
         done = subprocess.run([sys.executable, *arguments], cwd=ROOT, check=False)
         if done.returncode != 0:
@@ -38,7 +53,13 @@ def main() -> int:
             return done.returncode
         print(f"    {_format(time.monotonic() - begun)}", flush=True)
     print(f"\nAll of it took {_format(time.monotonic() - started)}.")
+    if end:
+        print(end)
     return 0
+
+
+def main() -> int:
+    return run_parts(PARTS)
 
 
 def _format(seconds: float) -> str:

@@ -163,6 +163,10 @@ PASTED: dict[str, str] = {
          "python {} {} -n NAME"),
         "tests/evaluation/test_sweep.py",
     ),
+    **dict.fromkeys(
+        ("--set data.unit={}", "--set temperature=6.0", "--window", "--unit {}", "--pose-model", "--pose-model FILE"),
+        "tests/tasks/skeleton/test_skeleton_inputs.py",
+    ),
     "--list-layers": "tests/end_to_end/test_two_teachers.py",
     "--part NAME": "tests/models/test_weight_files.py",
     "--part {}": "tests/models/test_weight_files.py",

@@ -26,11 +26,13 @@ from safetensors.torch import save_file
 from sharpstudent.checkpoint.store import export_model, load_checkpoint, save_checkpoint
 from sharpstudent.core.archive import read_about
 from sharpstudent.core.errors import UserError
-from sharpstudent.core.types import Batch
+from sharpstudent.core.types import Batch, InputSource
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.modalities.faces.video import UnreadableVideo
 from sharpstudent.report.predictions import PredictionRequest
-from sharpstudent.tasks.skeleton.motion import load_motion
+from sharpstudent.tasks.skeleton.formats import load_motion
+from sharpstudent.tasks.skeleton.graph import SKELETONS, build_skeleton
+from sharpstudent.tasks.skeleton.ntu import read_skip_list
 from sharpstudent.tasks.skeleton.section import SkeletonSection
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -751,8 +753,40 @@ def read_skeletons(path: Path) -> Any:
     section = SkeletonSection(
         data_source="npz", data_root=str(path), unit="m", skeleton="coco17", classes=made_motion.CLASSES
     )
-    motion = load_motion(section)
-    return motion.xyz.tolist(), motion.labels.tolist(), list(motion.subjects)
+    motion = load_motion(section, SKELETONS["coco17"])
+    return [motion.read(number).tolist() for number in range(len(motion.labels))], motion.labels.tolist()
+
+
+def read_skeleton_file(path: Path) -> Any:
+    from sharpstudent.tasks.skeleton.ntu import read_skeleton_file
+    from sharpstudent.tasks.skeleton.skeleton_inputs import open_frames
+
+    frames, _ = open_frames(InputSource(path.name, path), SKELETONS["coco17"])
+    streamed = [{body: xyz.tolist() for body, xyz in bodies.items()} for bodies, _ in frames]
+    return read_skeleton_file(path).tolist(), streamed
+
+
+def read_skeleton_array(path: Path) -> Any:
+    from sharpstudent.tasks.skeleton.skeleton_inputs import open_frames
+
+    frames, _ = open_frames(InputSource(path.name, path), SKELETONS["coco17"])
+    return [{body: xyz.tolist() for body, xyz in bodies.items()} for bodies, _ in frames]
+
+
+def read_prepared_skeletons(source: str, root: str) -> Callable[[Path], Any]:
+    def read(path: Path) -> Any:
+        section = SkeletonSection(
+            data_source=cast(Any, source), data_root=str(path.parent / root), unit="m", skeleton="coco17",
+            classes=made_motion.CLASSES,
+        )  # fmt: skip
+        motion = load_motion(section, SKELETONS["coco17"])
+        return [motion.read(number).tolist() for number in range(len(motion.labels))], motion.labels.tolist()
+
+    return read
+
+
+def make_mib(name: str) -> Callable[[Path], Path]:
+    return lambda folder: made_motion.write_mib(folder) / name
 
 
 READERS: dict[str, Reader] = {
@@ -766,7 +800,39 @@ READERS: dict[str, Reader] = {
     "sequences of skeletons": Reader(
         lambda folder: made_motion.write_motion(folder / "motion.npz"),
         read_skeletons,
-        ("tasks/skeleton/motion.py:_read_arrays", "tasks/skeleton/motion.py:load_motion"),
+        ("tasks/skeleton/formats.py:_read_arrays", "tasks/skeleton/formats.py:_load_uiprmd"),
+        flips=15,
+    ),
+    "skeleton file": Reader(
+        made_motion.write_skeleton_file,
+        read_skeleton_file,
+        ("tasks/skeleton/ntu.py:read_skeleton_file", "tasks/skeleton/skeleton_inputs.py:_read_skeleton_frames"),
+        flips=15,
+    ),
+    "skeleton array": Reader(
+        made_motion.write_array, read_skeleton_array, ("tasks/skeleton/skeleton_inputs.py:_load",), flips=15
+    ),
+    "MIB positions": Reader(
+        make_mib("train_joint.npy"), read_prepared_skeletons("mib", "."), ("tasks/skeleton/packages.py:_map_array",),
+        flips=15,
+    ),
+    "MIB labels": Reader(
+        make_mib("train_label.pkl"), read_prepared_skeletons("mib", "."),
+        ("tasks/skeleton/packages.py:read_plain_pickle",), flips=15,
+    ),
+    "CTR-GCN sequences": Reader(
+        made_motion.write_ctrgcn, read_prepared_skeletons("ctrgcn", "ctrgcn.npz"),
+        ("tasks/skeleton/packages.py:load_ctrgcn",), flips=15,
+    ),
+    "skip list of skeletons": Reader(
+        write_text("skip.txt", "S001C002P005R002A008\nS001C002P006R001A008\n"),
+        lambda path: sorted(read_skip_list(path)),
+        ("tasks/skeleton/ntu.py:read_skip_list",),
+    ),
+    "layout of joints": Reader(
+        write_json("layout.json", made_motion.LAYOUT),
+        lambda path: build_skeleton(str(path)).to_json(),
+        ("tasks/skeleton/graph.py:_read_skeleton",),
     ),
     "arrays to predict from": Reader(make_arrays, read_input_arrays, ("data/arrays.py:read_arrays",)),
     "what is ordinary for a model": Reader(
@@ -1003,6 +1069,8 @@ NEEDS_NO_ROW: dict[str, str] = {
     "evaluation/planned_runs.py:Planner.train": "the log of a run that has just failed, for the message",
     "tasks/tokens/demo.py:Experiment.find_run": "the log of its own run, whose lines are counted",
     "tasks/tokens/__main__.py:_load": "a config, as every script reads it",
+    "tasks/skeleton/from_pose.py:PoseModel.__init__": "a program that the user names; tests/tasks/skeleton",
+    "tasks/skeleton/renderer.py:SkeletonRenderer.find_mistakes": "opens the samples of a set, no file",
     "deploy/app.py:App._predict": "its own answer, written before",
     "deploy/app.py:App._show_answer": "its own answer, written before",
     "tasks/deepfake/task.py:DeepfakeTask.make_example_input": "a file of the package",

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from made_motion import CLASSES, make_motion, write_motion
+from made_motion import CLASSES, LAYOUT, make_motion, write_motion
 from sharpstudent.task import UserError
-from sharpstudent.tasks.skeleton.graph import SKELETONS
-from sharpstudent.tasks.skeleton.motion import Sequences, build_streams, load_motion, resample, rotate
+from sharpstudent.tasks.skeleton.formats import load_motion
+from sharpstudent.tasks.skeleton.graph import SKELETONS, build_skeleton
+from sharpstudent.tasks.skeleton.movements import augment, build_streams, mirror, resample, reverse, rotate
 from sharpstudent.tasks.skeleton.section import SkeletonSection
+from sharpstudent.tasks.skeleton.sequences import Sequences
+
+COCO = SKELETONS["coco17"]
 
 
 def make_section(path: Path, **more: Any) -> SkeletonSection:
@@ -22,7 +27,7 @@ def make_section(path: Path, **more: Any) -> SkeletonSection:
 
 def test_velocity_is_the_next_frame_minus_this_one_and_bone_is_child_minus_parent() -> None:
     skeleton, xyz = SKELETONS["coco17"], np.random.default_rng(1).normal(size=(5, 17, 3))
-    streams = build_streams(xyz, skeleton)
+    streams = build_streams(xyz[None], skeleton)
     np.testing.assert_allclose(streams["velocity"][0, :, 2, 9], xyz[3, 9] - xyz[2, 9], rtol=1e-5)
     assert not streams["velocity"][0, :, -1].any()
     np.testing.assert_allclose(streams["bone"][0, :, 2, 9], xyz[2, 9] - xyz[2, 7], rtol=1e-5, atol=1e-6)
@@ -39,9 +44,49 @@ def test_a_quarter_turn_leaves_the_height_and_takes_z_to_x() -> None:
     np.testing.assert_allclose(rotate(np.array([[0.0, 2.0, 1.0]]), 90.0), [[1.0, 2.0, 0.0]], atol=1e-12)
 
 
+def test_a_mirror_swaps_left_and_right_and_mirrored_twice_nothing_has_changed() -> None:
+    xyz = np.random.default_rng(2).normal(size=(4, 17, 3))
+    found = mirror(xyz, COCO)
+    np.testing.assert_array_equal(found[:, 9], xyz[:, 10] * [-1.0, 1.0, 1.0])  # the left wrist is where the right was
+    np.testing.assert_array_equal(found[:, 0], xyz[:, 0] * [-1.0, 1.0, 1.0])  # the nose stays in the middle
+    np.testing.assert_array_equal(mirror(found, COCO), xyz)
+
+
+@pytest.mark.parametrize("name", SKELETONS)
+def test_the_mirror_of_a_layout_has_the_bones_of_the_layout(name: str) -> None:
+    skeleton = SKELETONS[name]
+    places, parents = skeleton.mirror, skeleton.parents
+    bones = {frozenset((joint, parent)) for joint, parent in enumerate(parents) if joint != parent}
+    assert {frozenset(places[joint] for joint in bone) for bone in bones} == bones
+
+
+def test_a_reversed_movement_has_negated_velocities_and_the_same_bones() -> None:
+    xyz = np.random.default_rng(3).normal(size=(1, 6, 17, 3))
+    forth, back = (build_streams(one, COCO) for one in (xyz, reverse(xyz)))
+    np.testing.assert_allclose(back["velocity"][0, :, :-1], -forth["velocity"][0, :, -2::-1], atol=1e-6)
+    np.testing.assert_allclose(back["bone"], forth["bone"][:, :, ::-1], atol=1e-6)
+
+
+def test_a_second_body_that_is_absent_stays_absent_and_moves_with_the_first_where_it_is_there(tmp_path: Path) -> None:
+    section = make_section(tmp_path, mirror=1.0, reverse=1.0, noise=0.0)
+    bodies = np.random.default_rng(4).normal(size=(2, 6, 17, 3))
+    bodies[1, :2] = 0.0
+    moved = augment(bodies, COCO, section, np.random.default_rng(5))
+    assert not moved[1, -2:].any()
+    between, before = moved[1, 0] - moved[0, 0], bodies[1, -1] - bodies[0, -1]
+    scale = np.linalg.norm(between) / np.linalg.norm(before)
+    assert 0.9 <= scale <= 1.1
+    np.testing.assert_allclose(between[:, 1], scale * before[COCO.mirror, 1], rtol=1e-9)
+    streams = build_streams(moved, COCO)
+    assert not streams["second_joint"][0, :, -2:].any()
+    assert not streams["second_velocity"][0, :, 3:].any()
+
+
 def test_people_are_held_out_and_evaluated_samples_do_not_change(tmp_path: Path) -> None:
     section = make_section(write_motion(tmp_path / "m.npz"))
-    train, validation, test = (Sequences(load_motion(section), one, section) for one in ("train", "validation", "test"))
+    train, validation, test = (
+        Sequences(load_motion(section, COCO), one, section, COCO) for one in ("train", "validation", "test")
+    )
     assert [len(one) for one in (train, validation, test)] == [32, 8, 8]
     assert validation.find_groups() == {"subject 5"}
     assert not train.find_groups() & (validation.find_groups() | test.find_groups())
@@ -70,31 +115,42 @@ def change(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("nan", "the first in sequence 0"),
-        ("zero", "frames without a body"),
+        ("nan", "sequence 0 has positions that are not finite"),
+        ("zero", "frame without a body"),
         ("one frame", "leave out sequences of one frame"),
-        ("joints", "has other joints than coco17"),
-        ("millimetres", 'write "unit": "mm" in the group data'),
+        ("joints", "has other joints than the layout coco17"),
+        ("millimetres", "--set data.unit=mm"),
     ],
 )
 def test_data_that_cannot_be_right_is_refused(tmp_path: Path, name: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        load_motion(make_section(write_motion(tmp_path / "m.npz", **change(name))))
+        load_motion(make_section(write_motion(tmp_path / "m.npz", **change(name))), COCO)
+
+
+def test_a_layout_of_ones_own_is_read_from_a_file_and_loose_joints_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(LAYOUT))
+    mine = build_skeleton(str(path))
+    assert (mine.parents, mine.root, mine.mirror) == ((0, 0, 0, 0), 0, [0, 2, 1, 3])
+    assert build_skeleton(mine.to_json()) == mine
+    path.write_text(json.dumps({**LAYOUT, "bones": LAYOUT["bones"][:2]}))
+    with pytest.raises(UserError, match="no bone connects with the root"):
+        build_skeleton(str(path))
 
 
 def test_an_object_array_is_refused_without_running_its_code(tmp_path: Path) -> None:
     path = write_motion(tmp_path / "m.npz", subject=np.array([{"a": 1}] * 48, dtype=object))
     with pytest.raises(UserError, match="is no file of sequences"):
-        load_motion(make_section(path))
+        load_motion(make_section(path), COCO)
 
 
 def test_a_person_in_two_splits_is_refused(tmp_path: Path) -> None:
     section = make_section(write_motion(tmp_path / "m.npz"), test_subjects=("5", "6"))
     with pytest.raises(UserError, match="has people of"):
-        Sequences(load_motion(section), "test", section)
+        Sequences(load_motion(section, COCO), "test", section, COCO)
 
 
 def test_a_sequence_of_one_frame_is_counted_from_offsets_not_read_past_its_end(tmp_path: Path) -> None:
     made = make_motion()
     with pytest.raises(UserError, match="do not fit together"):
-        load_motion(make_section(write_motion(tmp_path / "m.npz", offsets=made["offsets"] + 1)))
+        load_motion(make_section(write_motion(tmp_path / "m.npz", offsets=made["offsets"] + 1)), COCO)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from made_motion import CLASSES, write_motion
+from made_motion import CLASSES, write_motion, write_ntu, write_skeleton_file
 from workplace import STAGE_1, STAGE_2, Workplace
 
 CONFIG = {
@@ -53,3 +53,64 @@ def test_a_missing_teacher_checkpoint_stops_stage_2(trained: Workplace) -> None:
     ended = trained.call(STAGE_2, "mine.json", "-n", "none", "--set", "teacher_weights=nowhere.pth")
     assert ended.code == 2
     assert "nowhere.pth" in ended.err
+
+
+def test_the_report_has_what_is_taken_for_what_and_moving_bodies_of_mistakes(trained: Workplace) -> None:
+    words = ("--data", "test", "--out", "page", "--workers", "0")
+    ended = trained.call("evaluate_model.py", str(trained.find_run("first")), *words)
+    assert ended.code == 0, ended.out + ended.err
+    page = (trained / "page/report.html").read_text()
+    assert "What is taken for what" in page
+    wrong = json.loads((trained / "page/results.json").read_text())["models"][0]["metrics"]["accuracy"]["value"] < 1.0
+    assert ("<animate " in page and "taken for <strong>" in page) == wrong
+    assert "<script" not in page
+
+
+def test_a_skeleton_file_is_judged_window_by_window(trained: Workplace) -> None:
+    run, path = str(trained.find_run("distilled")), str(write_skeleton_file(trained.folder))
+    ended = trained.call("predict.py", run, path, "--window", "3", "--json", "--workers", "1")
+    assert ended.code == 0, ended.out + ended.err
+    found = json.loads(ended.out.splitlines()[0])
+    assert found["details"]["actions"][0]["action"] in CLASSES
+    assert found["details"]["windows"] >= 1
+
+
+@pytest.mark.slow
+def test_an_export_answers_as_its_run(trained: Workplace) -> None:
+    run, path = str(trained.find_run("distilled")), str(write_skeleton_file(trained.folder))
+    ended = trained.call("export_model.py", run, "--out", "model.onnx")
+    assert ended.code == 0, ended.out + ended.err
+    answers = [trained.call("predict.py", model, path, "--json", "--workers", "1") for model in (run, "model.onnx")]
+    scores = [json.loads(one.out.splitlines()[0])["score"] for one in answers]
+    assert scores[1] == pytest.approx(scores[0], abs=1e-4)
+
+
+@pytest.mark.slow
+def test_one_epoch_is_distilled_from_last_v2_base_with_two_bodies(trained: Workplace) -> None:
+    folder = trained / "ntu"
+    folder.mkdir()
+    write_ntu(folder)
+    data = {"data_source": "ntu", "data_root": "ntu", "unit": "m", "skeleton": "coco17", "classes": CLASSES}
+    config = {**CONFIG, "data": {**data, "frames": 8, "bodies": 2}, "teacher": "last_v2_base"}
+    config["teacher_weights"] = "output/wide_*/weights/best_model.pth"
+    (trained / "wide.json").write_text(json.dumps(config))
+    for words in (
+        (STAGE_1, "wide.json", "-n", "wide", "--set", "student=last_v2_base", "--set", "rho=0"),
+        (STAGE_2, "wide.json", "-n", "from_wide", "--allow", "weak-teacher"),
+    ):
+        ended = trained.call(*words)
+        assert ended.code == 0, ended.out + ended.err
+    assert (trained.find_run("from_wide") / "weights/best_model.pth").is_file()
+
+
+def test_an_answer_about_a_folder_names_files_that_cannot_be_read(trained: Workplace) -> None:
+    folder = trained / "motions"
+    folder.mkdir()
+    write_skeleton_file(folder)
+    (folder / "broken.skeleton").write_text("3\n1\n")
+    ended = trained.call(
+        "predict.py", str(trained.find_run("first")), str(folder), "--out", "answers", "--workers", "1"
+    )
+    assert ended.code == 0, ended.out + ended.err
+    assert "broken.skeleton" in ended.out + ended.err
+    assert "ends too early" in (trained / "answers/predictions.json").read_text()

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sharpstudent.tasks.skeleton.frame_convolution import FrameConvolution
 from sharpstudent.tasks.skeleton.graph import Skeleton
 
 STREAMS = ("joint", "velocity", "bone")
@@ -78,9 +78,8 @@ class JointAttention(nn.Module):
 
 def _build_branch(channels: int, stride: int, dilation: int) -> nn.Sequential:
     """Build a depthwise-separable convolution of nine frames."""
-    settings: Mapping[str, Any] = {"stride": (stride, 1), "padding": (4 * dilation, 0), "dilation": (dilation, 1)}
     return nn.Sequential(
-        nn.Conv2d(channels, channels, (9, 1), groups=channels, bias=False, **settings),
+        FrameConvolution(channels, stride, dilation),
         nn.BatchNorm2d(channels),
         nn.ReLU(),
         nn.Conv2d(channels, channels, 1, bias=False),
