@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # The tools that look at the environment live outside it, so that they are no part of what they find.
 TOOLS := .venv-audit
 
-.PHONY: setup check test test-real-size test-slow browser demo demo-tokens demo-wakeword demo-skeleton results train-free face-models docs audit sbom release clean help
+.PHONY: setup check test test-real-size test-slow browser demo demo-gaze demo-tokens demo-wakeword demo-skeleton results train-free face-models docs audit sbom release clean help
 
 help:
 	@echo "make demo         everything: environment, portraits, teacher, stage 1, stage 2, comparison table"
@@ -19,6 +19,7 @@ help:
 	@echo "make check        format, lint, types, layers"
 	@echo "make results      three seeds on people never tuned on: output/results/ablation.md (about an hour on two cores)"
 	@echo "make train-free   the deepfake model that comes with the package, from freely licensed photos: DATA=FOLDER"
+	@echo "make demo-gaze    where people look: rendered scenes, a teacher, students alone and distilled (DATA: folders of photos of faces)"
 	@echo "make browser      a headless browser for the test of the report (Debian, as root; else install Chromium); an exported model in it"
 	@echo "make audit        known vulnerabilities of the installed packages; says so where the database cannot be reached"
 	@echo "make release      dist/: the wheel and its SBOM (CycloneDX), after an audit that must have been made"
@@ -71,6 +72,19 @@ demo-tokens: setup
 
 demo-skeleton: setup
 	$(BIN)/python demo/skeleton/run_demo.py
+
+# Rendered scenes of people who look at things. DATA: folders of photos with one face each; else the portraits of `make demo`.
+GAZE_ARMS = $(BIN)/python compare_models.py ablate configs/demo_gaze.json --data test --jobs 2 --arms
+demo-gaze: setup
+	$(BIN)/python fetch_models.py demo
+	test -n "$(DATA)" || $(BIN)/python demo/fetch_portraits.py
+	test -f data/gaze_scenes/test_annotations_release.txt || $(BIN)/python -m sharpstudent.tasks.gaze.render_scenes $(or $(DATA),data/demo) data/gaze_scenes --side 224
+	$(BIN)/python train_student_only.py configs/demo_gaze.json -n gaze_teacher --resume auto --set student.dim=128 --set 'stage1.lr={"kind":"cosine","start":1e-3,"end":1e-5}'
+	for seed in 1 2 3; do $(BIN)/python train_student_only.py configs/demo_gaze.json -n gaze_start_s$$seed --resume auto --set seed=$$seed --set stage1.epoch=1 || exit; done
+	$(BIN)/python -m sharpstudent.tasks.gaze.baselines configs/demo_gaze.json "$$(ls -d output/gaze_teacher_* | tail -n 1)"
+	$(GAZE_ARMS) configs/demo_gaze_arms.json
+	$(BIN)/python compare_models.py "$$(ls -d output/ablation_demo_gaze_demo_gaze_arms/runs/s1_distilled_* | tail -n 1)" "$$(ls -d output/gaze_teacher_* | tail -n 1)" --data test --out output/gaze_maps
+	$(GAZE_ARMS) configs/demo_gaze_long.json
 
 results: setup
 	$(BIN)/python demo/results.py

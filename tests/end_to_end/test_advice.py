@@ -167,6 +167,8 @@ PASTED: dict[str, str] = {
         ("--set data.unit={}", "--set temperature=6.0", "--window", "--unit {}", "--pose-model", "--pose-model FILE"),
         "tests/tasks/skeleton/test_skeleton_inputs.py",
     ),
+    "--head": "tests/tasks/gaze/test_gaze_predict.py",
+    "python compare_models.py ablate CONFIG --arms configs/gaze_weights.json": "tests/tasks/gaze/test_gaze_advice.py",
     "--list-layers": "tests/end_to_end/test_two_teachers.py",
     "--part NAME": "tests/models/test_weight_files.py",
     "--part {}": "tests/models/test_weight_files.py",
@@ -197,6 +199,7 @@ HERE = {
 # What the user has typed, or what the text only speaks of.
 NO_ADVICE = {
     "--arms {}",
+    "--head {}",
     "--preset",
     "python {} ablate --help",
     "python {} ablate CONFIG [options]",

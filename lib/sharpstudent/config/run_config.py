@@ -356,6 +356,12 @@ class OptimizerKeys(Frozen):
         description="Friendly-SAM (Li et al. 2024): the ascent follows only what the batch's gradient has beyond the "
         "running mean of all; costs as much as SAM",
     )
+    lr_factors: dict[Text, Annotated[float, Field(gt=0.0, le=1e6)]] = Field(
+        default={},
+        exclude_if=operator.not_,
+        description="learning rate of single parameters, as a factor of lr by patterns of their names: "
+        '{"head.inout_*": 1000}; of several patterns that fit, the first one counts',
+    )
     clip_norm: Annotated[float, Field(ge=1e-6, allow_inf_nan=False)] = Field(
         default=1.0,
         description="largest L2 norm of the gradient that is applied",

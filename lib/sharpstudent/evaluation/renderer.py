@@ -6,6 +6,7 @@ this file loads no torch, because a renderer also reads the command line.
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -54,6 +55,7 @@ class StageEnd:
         options: Further words of that command, with a space before each.
         finds_weights: Whether a run with that config finds the checkpoint by itself.
         settings: The settings of the distillation; None where its loss is not written in the guide's keys.
+        control: The terms of the loss that need no teacher, as JSON.
     """
 
     stage: Stage
@@ -66,6 +68,7 @@ class StageEnd:
     options: str = ""
     finds_weights: bool = False
     settings: DistillationSettings | None = None
+    control: str = ""
 
 
 @dataclass(frozen=True)
@@ -195,13 +198,19 @@ class Renderer:
                 weights_key_set=end.finds_weights,
             )
         start, gain = end.start.get(end.metric), "its value of the metric"
+        stage2 = functools.partial(
+            describe_next_after_stage2,
+            best=best,
+            checkpoint=end.checkpoint,
+            settings=end.settings,
+            control=end.control,
+        )
         if start is None:
-            return describe_next_after_stage2(best=best, checkpoint=end.checkpoint, gain=gain, settings=end.settings)
+            return stage2(gain=gain)
         name = end.metric.removeprefix("val_")
         sign = 1.0 if self.task.metrics[name].direction == "higher" else -1.0
         sentence = f"Against stage 1 ({start:.4f}): {end.value - start:+.4f}"
-        found = Gain(sign * (end.value - start), sentence, what=self.task_class.title(name))
-        return describe_next_after_stage2(best=best, checkpoint=end.checkpoint, gain=found, settings=end.settings)
+        return stage2(gain=Gain(sign * (end.value - start), sentence, what=self.task_class.title(name)))
 
     # The command line, models and data.
 

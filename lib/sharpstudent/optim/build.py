@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import fnmatch
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 
 from sharpstudent.config.run_config import OptimizerSection
 from sharpstudent.config.scheduled import build_lr_schedule, build_rho_schedule
+from sharpstudent.core.errors import UserError
 from sharpstudent.optim.sam import SAM
 
 __all__ = ["build_lr_schedule", "build_optimizer", "build_rho_schedule", "find_weights", "group_parameters"]
@@ -36,10 +39,15 @@ def build_optimizer(section: OptimizerSection, model: nn.Module, *, extra: nn.Mo
         The optimiser, for every parameter that requires a gradient.
 
     Raises:
-        UserError: For `sam_norm_only` and a student without normalisation layers.
+        UserError: For `sam_norm_only` and a student without normalisation layers, and for a pattern of `lr_factors`
+            that fits no parameter.
     """
     modules = [model] if extra is None else [model, extra]
-    groups = [group for module in modules for group in group_parameters(module, weight_decay=section.weight_decay)]
+    decay, factors = section.weight_decay, section.lr_factors
+    groups = [
+        *group_parameters(model, weight_decay=decay, factors=factors),
+        *([] if extra is None else group_parameters(extra, weight_decay=decay)),
+    ]
     if section.base == "sgd":
         base: torch.optim.Optimizer = torch.optim.SGD(groups, lr=section.lr, momentum=section.momentum)
     else:
@@ -63,21 +71,43 @@ def find_weights(model: nn.Module) -> list[Tensor]:
     return [p for name, p in model.named_parameters() if p.requires_grad and not name.endswith("bias")]
 
 
-def group_parameters(model: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
-    """Put the trainable parameters into two groups.
+def group_parameters(
+    model: nn.Module, *, weight_decay: float, factors: Mapping[str, float] | None = None
+) -> list[dict[str, Any]]:
+    """Put the trainable parameters into groups of one weight decay and one factor of the learning rate.
 
     Args:
         model: The model.
-        weight_decay: The weight decay of the first group.
+        weight_decay: The weight decay of weights; vectors (biases, parameters of norm layers) are not decayed.
+        factors: Factors of the learning rate by patterns of parameter names; the first that fits counts.
 
     Returns:
-        The group of weights, which are decayed, and the group of vectors (biases, parameters of norm layers), which are
-        not; empty groups are left out.
+        Weights and vectors without a factor, then those of each pattern, with `lr_factor`; empty groups are left out.
+
+    Raises:
+        UserError: For a pattern that fits no trainable parameter.
     """
-    trainable = [p for p in model.parameters() if p.requires_grad]
+    parts: dict[str | None, list[Tensor]] = {None: [], **{pattern: [] for pattern in factors or {}}}
+    names = [name for name, p in model.named_parameters() if p.requires_grad]
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            fits = (pattern for pattern in factors or {} if fnmatch.fnmatchcase(name, pattern))
+            parts[next(fits, None)].append(p)
+    unused = [pattern for pattern, own in parts.items() if pattern is not None and not own]
+    if unused:
+        raise UserError.about(
+            "lr_factors",
+            f"{unused[0]!r} fits no parameter that is trained, or only those of an earlier pattern",
+            expected="a pattern of parameter names, such as " + ", ".join(names[-3:]),
+            remedy="correct it or leave it out",
+        )
     groups = [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": own, "weight_decay": decay, **({} if pattern is None else {"lr_factor": (factors or {})[pattern]})}
+        for pattern, found in parts.items()
+        for own, decay in (
+            ([p for p in found if p.ndim > 1], weight_decay),
+            ([p for p in found if p.ndim <= 1], 0.0),
+        )
     ]
     return [group for group in groups if group["params"]]
 

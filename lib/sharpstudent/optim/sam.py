@@ -67,9 +67,9 @@ class SAM:
         self._rho = rho
 
     def set_lr(self, lr: float) -> None:
-        """Set the learning rate of every group for the next step."""
+        """Set the learning rate of every group for the next step; a group may have a factor of its own."""
         for group in self.base_optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("lr_factor", 1.0)
 
     def choose_share(self, progress: Progress) -> float:
         """The share of the batch's samples that pass 1 reads; 1 in a step without a second pass."""

@@ -90,6 +90,7 @@ def describe_next_after_stage2(
     gain: Gain | str,
     settings: DistillationSettings | None,
     remarks: Sequence[str] = (),
+    control: str = """[{"term": "hard"}]""",
 ) -> list[str]:
     """Say what to do after stage 2.
 
@@ -101,6 +102,7 @@ def describe_next_after_stage2(
         settings: The settings of stage 2; None where the config does not use the guide's keys: the advice then names
             no key.
         remarks: Lines about the best value.
+        control: The terms of the loss that need no teacher, as JSON, where `settings` is None.
 
     Returns:
         Lines of text.
@@ -119,13 +121,16 @@ def describe_next_after_stage2(
     return [
         *lines,
         "  Whether it owes that to the teacher or to the further steps, a control tells:",
-        f"  the same command with {_NATIVE_CONTROL if settings is None else _CONTROL} and another -n.",
+        f"  the same command with {_write_native_control(control) if settings is None else _CONTROL} and another -n.",
     ]
 
 
 _CONTROL = "--set use_progressive_distillation=false --set alpha_end=1"
-_NATIVE_CONTROL = """terms that leave the teacher out, such as --set 'stage2.terms=[{"term": "hard"}]',"""
 _NATIVE_NO_GAIN = ["  No gain over stage 1: try more weight on the teacher's terms, a higher temperature, more epochs."]
+
+
+def _write_native_control(terms: str) -> str:
+    return f"terms that leave the teacher out, such as --set 'stage2.terms={terms}',"
 
 
 def advise_on_decline(settings: DistillationSettings, *, what: str) -> list[str]:

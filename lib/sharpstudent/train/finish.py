@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,7 @@ def close_stage(run: Run, task: Task, data: TrainingData, result: FitResult | No
         best=best,
         start=start,
         checkpoint=str(checkpoint),
+        control=_write_control(run.config, task),
         **_describe_options(run, checkpoint),
     )
     for line in load_renderer(task).describe_next(end):
@@ -91,6 +93,15 @@ def close_stage(run: Run, task: Task, data: TrainingData, result: FitResult | No
         run.say(f"report: {write_run_report(run, task, data)}")
         run.say(_store_reference(run, task, data))
     run.unlock_folder()
+
+
+def _write_control(config: RunConfig, task: Task) -> str:
+    """Write the terms of a control of stage 2, which leaves the teacher out, as JSON; "" in stage 1."""
+    if config.stage == 1:
+        return ""
+    from sharpstudent.evaluation.arms import make_alone
+
+    return json.dumps(make_alone(config, type(task)).keys["terms"])
 
 
 def write_run_report(run: Run, task: Task, data: TrainingData) -> Path:

@@ -11,14 +11,14 @@ from sharpstudent.core.schedules import Cosine, Progress
 from sharpstudent.criterion.distillation import compute_kd_over_pixels
 from sharpstudent.tasks.gaze.map_metrics import (
     compute_distances,
-    compute_picture_auc,
+    compute_picture_aucs,
     compute_rank_auc,
-    compute_square_auc,
+    compute_square_aucs,
     find_peaks,
     find_right_objects,
 )
 from sharpstudent.tasks.gaze.task import GazeTask
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 
 @pytest.mark.parametrize("levels", [3, 50, 10**6])
@@ -39,7 +39,8 @@ def test_the_auc_of_a_picture_is_that_of_the_map_at_its_size() -> None:
     labels = np.zeros((240, 320))
     labels[60, 160] = labels[239, 319] = 1
     wanted = roc_auc_score(labels.ravel(), cv2.resize(heatmap, size).ravel())
-    assert compute_picture_auc(heatmap, points, size) == pytest.approx(wanted, abs=1e-9)
+    twice = compute_picture_aucs(np.stack([heatmap, heatmap]), np.stack([points, points]), np.array([size, size]))
+    assert twice == pytest.approx([wanted, wanted], abs=1e-9)
 
 
 @pytest.mark.parametrize(("point", "cells"), [((0.5, 0.5), 19 * 19), ((0.0, 0.0), 10 * 10), ((0.999, 0.5), 10 * 19)])
@@ -49,7 +50,7 @@ def test_the_square_of_videos_is_19_cells_wide_and_cut_at_the_edge(point: tuple[
     labels = np.zeros((64, 64))
     labels[max(row - 9, 0) : row + 10, max(column - 9, 0) : column + 10] = 1
     assert labels.sum() == cells
-    auc = compute_square_auc(heatmap, np.array(point, np.float32))
+    (auc,) = compute_square_aucs(heatmap[None], np.array([point], np.float32))
     assert auc == pytest.approx(roc_auc_score(labels.ravel(), heatmap.ravel()), abs=1e-9)
 
 
@@ -98,3 +99,10 @@ def test_the_temperature_is_1_at_the_first_step_and_4_at_the_last() -> None:
     assert values[0] == pytest.approx(1.0, abs=1e-12)
     assert values[-1] == pytest.approx(4.0, abs=1e-12)
     assert values[10] == pytest.approx(2.5, abs=1e-12)
+
+
+def test_the_average_precision_of_inside_is_scikit_learns() -> None:
+    rng = np.random.default_rng(3)
+    scores, looks = rng.normal(size=200).round(1), rng.integers(0, 2, 200)
+    table = {"id": np.arange(200).astype(str), "inside": scores, "looks": looks}
+    assert GazeTask.metrics["inout_ap"].value(table) == pytest.approx(average_precision_score(looks, scores), abs=1e-9)

@@ -199,15 +199,33 @@ class LandmarkMesh:
         Returns:
             The points, float32 (468, 2) in the image's pixels, and the network's probability that there is a face.
         """
+        points, presence = self.locate_deep(image, box_xyxy, roll=roll)
+        return np.ascontiguousarray(points[:, :2]), presence
+
+    def locate_deep(
+        self, image: NDArray[np.uint8], box_xyxy: NDArray[np.generic], *, roll: float = 0.0
+    ) -> tuple[NDArray[np.float32], float]:
+        """Locate the points of the face with their depth.
+
+        Args:
+            image: uint8 (H, W, 3) RGB.
+            box_xyxy: (4,) [px].
+            roll: As for `locate`.
+
+        Returns:
+            float32 (468, 3): x, y and depth in the image's pixels, where a smaller depth is nearer to the camera; and
+            the probability of a face.
+        """
         to_input = _compute_crop_matrix(np.asarray(box_xyxy, np.float32), roll)
         crop = cv2.warpAffine(image, to_input, (INPUT_SIZE, INPUT_SIZE), flags=cv2.INTER_LINEAR)
         self._net.setInput(cv2.dnn.blobFromImage(crop, 1 / 255))
         outputs = self._net.forward([POINTS_OUTPUT, PRESENCE_OUTPUT])
-        points = outputs[0].reshape(468, 3)[:, :2]
+        points = outputs[0].reshape(468, 3)
         to_image = cv2.invertAffineTransform(to_input)
-        points = points @ to_image[:, :2].T + to_image[:, 2]
+        flat = points[:, :2] @ to_image[:, :2].T + to_image[:, 2]
+        depth = points[:, 2:] * np.hypot(*to_image[:, 0])
         presence = 1 / (1 + np.exp(-float(outputs[1].ravel()[0])))
-        return points.astype(np.float32), float(presence)
+        return np.concatenate([flat, depth], 1).astype(np.float32), float(presence)
 
     def locate_81(self, image: NDArray[np.uint8], face: DetectedFace) -> NDArray[np.float32]:
         """Locate the 81 points of a detected face in dlib's order, levelled by its eyes.

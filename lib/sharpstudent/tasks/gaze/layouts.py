@@ -37,6 +37,11 @@ MOST_LABELS = 2 << 30  # bytes of a table
 Found = tuple[list[Scene], tuple[str, ...]]  # the scenes, and notes about what is left out
 
 
+def has_validation(root: Path) -> bool:
+    """Whether a data set has a validation part: prepared JSON of that name."""
+    return (root / "validation_preprocessed.json").is_file()
+
+
 def read_scenes(root: Path, layout: str, split: str, *, every: int, smooth: int) -> Found:
     """Read the scenes of one part of a data set.
 

@@ -7,7 +7,7 @@ Legend: N rows, P points of a row.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sharpstudent.core.types import Table
 from sharpstudent.metrics.metric import Metric, make_binary_metric, make_mean_metric
@@ -51,7 +51,7 @@ def compute_distances(peaks: NDArray[np.float64], points: NDArray[np.float32]) -
 def compute_rank_auc(values: NDArray[np.float32], positives: NDArray[np.intp]) -> float:
     """Compute the AUC of a few positive pixels against all others, by their ranks; ties count half.
 
-    Counting what lies below each positive replaces the sorting of all pixels.
+    Counting what lies above the positives replaces the sorting of all pixels; pixels below the lowest one are left out.
 
     Args:
         values: The values of all pixels (n,).
@@ -66,54 +66,71 @@ def compute_rank_auc(values: NDArray[np.float32], positives: NDArray[np.intp]) -
     if not len(positives) or not negatives:
         return float("nan")
     own = np.sort(values[positives])
-    below = sum(int(np.count_nonzero(values < value)) + int(np.count_nonzero(values <= value)) for value in own)
+    upper = values[values >= own[0]]
+    above = sum(int(np.count_nonzero(upper > value)) + int(np.count_nonzero(upper >= value)) for value in own)
     # What positives contribute among themselves, each pair once and each with itself, is taken out again.
-    among = sum(int((own < value).sum()) + int((own <= value).sum()) for value in own)
-    return (below - among) / (2 * len(positives) * negatives)
+    among = sum(int((own > value).sum()) + int((own >= value).sum()) for value in own)
+    return 1.0 - (above - among) / (2 * len(positives) * negatives)
 
 
-def compute_picture_auc(heatmap: NDArray[np.float32], points: NDArray[np.float32], size: tuple[int, int]) -> float:
-    """Compute GazeFollow's AUC: the map, brought to the size of the picture, ranks the marked pixels.
+def compute_picture_aucs(
+    maps: NDArray[np.float32], points: NDArray[np.float32], sizes: NDArray[np.integer]
+) -> NDArray[np.float64]:
+    """Compute GazeFollow's AUC: each map, brought to the size of its picture, ranks the marked pixels.
 
     Args:
-        heatmap: (64, 64).
-        points: (P, 2) in 0..1, NaN where there is none.
-        size: Width and height of the picture [px].
+        maps: (N, 64, 64).
+        points: (N, P, 2) in 0..1, NaN where there is none.
+        sizes: Width and height of each picture [px] (N, 2).
 
     Returns:
-        The AUC; NaN without points.
+        (N,); NaN without points.
     """
     import cv2
     import numpy as np
 
-    marks = points[~np.isnan(points[:, 0])].astype(np.float64)
-    columns, rows = (np.minimum((marks[:, axis] * size[axis]).astype(np.intp), size[axis] - 1) for axis in (0, 1))
-    pixels = cv2.resize(heatmap, size, interpolation=cv2.INTER_LINEAR).astype(np.float32, copy=False).ravel()
-    return compute_rank_auc(pixels, np.unique(rows * size[0] + columns))
+    found = np.full(len(maps), np.nan)
+    for row, (heatmap, marked, size) in enumerate(zip(maps, points, sizes.tolist(), strict=True)):
+        marks = marked[~np.isnan(marked[:, 0])].astype(np.float64)
+        columns, rows = (np.minimum((marks[:, axis] * size[axis]).astype(np.intp), size[axis] - 1) for axis in (0, 1))
+        pixels = cv2.resize(heatmap, size, interpolation=cv2.INTER_LINEAR).astype(np.float32, copy=False).ravel()
+        found[row] = compute_rank_auc(pixels, np.unique(rows * size[0] + columns))
+    return found
 
 
-def compute_square_auc(heatmap: NDArray[np.float32], point: NDArray[np.float32]) -> float:
-    """Compute VideoAttentionTarget's AUC: the cells of a square of 19 x 19 around the target against all others.
-
-    Args:
-        heatmap: (64, 64).
-        point: (2,) in 0..1.
-
-    Returns:
-        The AUC.
-    """
+def mark_square(points: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Mark the cells of the squares of 19 x 19 around points (N, 2) in 0..1, cut off at the edges: (N, 4096)."""
     import numpy as np
-    from scipy.stats import rankdata
 
-    centre = point.astype(np.float64) * MAP_SIDE
+    centre = points.astype(np.float64) * MAP_SIDE
     low = np.maximum((centre - VAT_REACH).astype(int), 0)
     high = np.minimum((centre + VAT_REACH + 1).astype(int), MAP_SIDE)
-    is_target = np.zeros((MAP_SIDE, MAP_SIDE), bool)
-    is_target[low[1] : high[1], low[0] : high[0]] = True
-    chosen = is_target.ravel()
-    count = int(chosen.sum())
-    ranks = rankdata(heatmap.ravel())[chosen].sum()
-    return float((ranks - count * (count + 1) / 2) / (count * (chosen.size - count)))
+    cells = np.arange(MAP_SIDE)
+    along = [(cells >= low[:, axis, None]) & (cells < high[:, axis, None]) for axis in (0, 1)]
+    return (along[1][:, :, None] & along[0][:, None, :]).reshape(len(points), MAP_SIDE * MAP_SIDE)
+
+
+def compute_square_aucs(maps: NDArray[np.float32], points: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Compute VideoAttentionTarget's AUC: the cells of a square around the target against all others, for all maps.
+
+    Args:
+        maps: (N, 64, 64).
+        points: (N, 2) in 0..1.
+
+    Returns:
+        (N,).
+    """
+    import numpy as np
+
+    chosen, cells = mark_square(points), maps.reshape(len(maps), MAP_SIDE * MAP_SIDE)
+    found = np.full(len(maps), np.nan)
+    for row, ranked in enumerate(np.sort(cells, axis=1)):
+        own = np.sort(cells[row, chosen[row]])
+        count, others = len(own), len(ranked) - len(own)
+        # Twice the mean rank, from 0, of each positive; ties share theirs.
+        ranks = int(np.searchsorted(ranked, own, "left").sum()) + int(np.searchsorted(ranked, own, "right").sum())
+        found[row] = (ranks - count * count) / (2 * count * others)
+    return found
 
 
 def find_right_objects(
@@ -153,13 +170,11 @@ def _read_score(table: Table) -> NDArray[np.float64]:
     return table["inside"].astype("float64")
 
 
+# Chance: a peak anywhere in GazeFollow's test, Recasens et al. 2015, "Where are they looking?", table 1.
+_DISTANCE: Mapping[str, Any] = {"perfect": 0.0, "format": ".4f", "bounds": (0.0, 2.0**0.5)}
 METRICS: Mapping[str, Metric] = {
-    "min_l2": make_mean_metric(
-        _take("min_l2"), "lower", perfect=0.0, format=".4f", title="L2 to the nearest mark", bounds=(0.0, 2.0**0.5)
-    ),
-    "avg_l2": make_mean_metric(
-        _take("avg_l2"), "lower", perfect=0.0, format=".4f", title="L2 to the mean mark", bounds=(0.0, 2.0**0.5)
-    ),
+    "min_l2": make_mean_metric(_take("min_l2"), "lower", chance=0.391, title="L2 to the nearest mark", **_DISTANCE),
+    "avg_l2": make_mean_metric(_take("avg_l2"), "lower", chance=0.484, title="L2 to the mean mark", **_DISTANCE),
     "auc": make_mean_metric(_take("auc"), chance=0.5, perfect=1.0, title="AUC", bounds=(0.0, 1.0)),
     "inout_ap": make_binary_metric("average_precision", _read_score, label="looks", title="in/out AP"),
     "right_object": make_mean_metric(_take("right_object"), perfect=1.0, title="right object", bounds=(0.0, 1.0)),

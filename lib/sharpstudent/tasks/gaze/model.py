@@ -262,7 +262,7 @@ def _check_options(name: str, options: Mapping[str, Any]) -> None:
 def load_backbone(model: Any, name: str, key: str, *, partial: bool, may_fetch: bool = True) -> str:
     """Load the pretrained weights of the backbone, as `models.pretrained.load_imagenet` does.
 
-    They come from `weights/TIMM_NAME.imagenet.safetensors` or `.pth`, else from timm's hub.
+    They come from `weights/NAME.imagenet.safetensors` or `.pth`, where NAME is timm's, else from timm's hub.
 
     Args:
         model: A gaze model.
@@ -277,16 +277,17 @@ def load_backbone(model: Any, name: str, key: str, *, partial: bool, may_fetch: 
     Raises:
         UserError: Where there are none, or they do not fit.
     """
-    from sharpstudent.models.pretrained import load_imagenet
+    from sharpstudent.models.pretrained import find_local_weights, load_imagenet
 
     found = read_name(name)
-    if found.timm is None:
+    named = found.timm or found.backbone
+    if found.timm is None and find_local_weights(named) is None:
         raise UserError.about(
             f"{key} = 'imagenet'",
-            f"{name} is no model of timm, which has no weights for it",
-            remedy=f"name a file of weights in {key}",
+            f"there is no file weights/{named}.imagenet.safetensors or .pth, and {name} is no model of timm's hub",
+            remedy=f"put the weights of its backbone there, or name a file of weights in {key}",
         )
     model.sizes = {}
-    line = load_imagenet(model, found.timm, key, partial=partial, may_fetch=may_fetch)
+    line = load_imagenet(model, named, key, partial=partial, may_fetch=may_fetch)
     model.has_backbone = True
     return line

@@ -5,16 +5,16 @@ Importing this module loads neither torch nor OpenCV.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sharpstudent.core.errors import UserError, choose
-from sharpstudent.core.types import Batch, ExportSpec, ModelSpec, Outputs, Sample, Table
+from sharpstudent.core.types import Answer, Batch, ExportSpec, InputSource, ModelSpec, Outputs, Sample, Table
 from sharpstudent.data.dataset import Samples
 from sharpstudent.metrics.metric import Metric
-from sharpstudent.task import Task
+from sharpstudent.task import Advice, Task
 from sharpstudent.tasks.gaze.map_metrics import METRICS
 from sharpstudent.tasks.gaze.section import GazeSection
 
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from sharpstudent.tasks.gaze.heads import Scene
 
-PARTS = {"train": "train", "validation": "train", "test": "test"}  # the data set's part that each split is taken from
+# The data set's part that each split is taken from, where the data has no validation part.
+PARTS = {"train": "train", "validation": "train", "test": "test"}
 
 
 class GazeTask(Task):
@@ -37,6 +38,7 @@ class GazeTask(Task):
     section: GazeSection
     metrics: ClassVar[Mapping[str, Metric]] = METRICS
     unit, group_unit = "head", "picture"
+    renderer = "sharpstudent.tasks.gaze.gaze_renderer:GazeRenderer"
     pretrained: ClassVar[Mapping[str, str]] = {"imagenet": "sharpstudent.tasks.gaze.model:load_backbone"}
 
     @property
@@ -58,13 +60,18 @@ class GazeTask(Task):
 
         Raises UserError that names what is missing or wrong with the labels.
         """
+        from sharpstudent.tasks.gaze.layouts import has_validation
         from sharpstudent.tasks.gaze.scenes import GazeScenes
 
-        parts = {part: self._read_part(part) for part in dict.fromkeys(choose(PARTS, one, "split") for one in splits)}
+        for split in splits:
+            choose(PARTS, split, "split")
+        named = {split: self._find_part(split) for split in splits}
+        parts = {part: self._read_part(part) for part in dict.fromkeys(named.values())}
+        has_own = has_validation(Path(self.section.data_root))
         opened: list[Samples] = []
         for split in splits:
-            scenes, notes = parts[PARTS[split]]
-            if split != "test":
+            scenes, notes = parts[named[split]]
+            if split != "test" and not has_own:
                 scenes = self._split_off(scenes)[split == "validation"]
             samples = GazeScenes(scenes, self.section, train=split == "train")
             heads = sum(len(scene.heads) for scene in scenes)
@@ -75,11 +82,18 @@ class GazeTask(Task):
             opened.append(samples)
         return tuple(opened)
 
+    def _find_part(self, split: str) -> str:
+        """Find the data set's part that a split is taken from: its own where the data has a validation part."""
+        from sharpstudent.tasks.gaze.layouts import has_validation
+
+        is_own = split == "validation" and has_validation(Path(self.section.data_root))
+        return split if is_own else PARTS[split]
+
     def _read_part(self, part: str) -> tuple[list[Scene], tuple[str, ...]]:
         from sharpstudent.tasks.gaze.layouts import read_scenes
 
         section = self.section
-        every = section.every if part == "train" else 1
+        every = section.every if part != "test" else 1
         return read_scenes(Path(section.data_root), section.layout, part, every=every, smooth=section.smooth)
 
     def _split_off(self, scenes: Sequence[Scene]) -> tuple[list[Scene], list[Scene]]:
@@ -189,12 +203,10 @@ class GazeTask(Task):
         from sharpstudent.tasks.gaze import map_metrics
 
         values = np.full(len(maps), np.nan)
-        for row in np.flatnonzero(looks):
-            if self.is_video:
-                values[row] = map_metrics.compute_square_auc(maps[row], points[row, 0])
-            else:
-                size = (int(sizes[row, 0]), int(sizes[row, 1]))
-                values[row] = map_metrics.compute_picture_auc(maps[row], points[row], size)
+        if self.is_video:
+            values[looks] = map_metrics.compute_square_aucs(maps[looks], points[looks, 0])
+        else:
+            values[looks] = map_metrics.compute_picture_aucs(maps[looks], points[looks], sizes[looks])
         return values
 
     def check_metric(self, metric: str, validation: Samples) -> None:
@@ -244,6 +256,55 @@ class GazeTask(Task):
             rows={"id": names, "group": names},
             shared={"image": "image_index"},
         )
+
+    @classmethod
+    def advise(cls, rows: Sequence[Mapping[str, Any]]) -> list[Advice]:
+        """Read the curves of a distillation by the rules of its guide: is the teacher's weight too high or too low?"""
+        from sharpstudent.tasks.gaze.weight_advice import read_curves
+
+        return list(read_curves(rows))
+
+    @classmethod
+    def add_input_options(cls, inputs: Any, models: Any) -> None:
+        """Add the options of predict.py for heads and videos.
+
+        Args:
+            inputs: The group of options for inputs.
+            models: The group of options for models; it stays as it is.
+        """
+        from sharpstudent.tasks.gaze.gaze_input import add_input_options
+
+        add_input_options(inputs)
+
+    def list_suffixes(self) -> tuple[str, ...]:
+        """List the endings of pictures and videos."""
+        from sharpstudent.tasks.gaze.gaze_input import PICTURES, VIDEOS
+
+        return (*PICTURES, *VIDEOS)
+
+    def open_input(self, source: InputSource) -> Iterator[Sample]:
+        """Read the heads of a picture, a video, a camera or a stream, frame by frame."""
+        from sharpstudent.tasks.gaze.gaze_input import read_input
+
+        return read_input(source, side=self.image_size)
+
+    def describe(self, tables: Iterator[Table], stored: Mapping[str, Any]) -> Iterator[Answer]:
+        """Say and draw where each person of an input looks."""
+        from sharpstudent.tasks.gaze.gaze_answer import describe_gaze
+
+        return describe_gaze(tables, stored)
+
+    def finish_input(self, source: InputSource, answer: Answer, folder: Path) -> list[str]:
+        """Write the picture with its lines beside the page."""
+        drawn = answer.pictures.get("Where each looks")
+        if not drawn:
+            return []
+        from sharpstudent.core.io import write_bytes_atomically
+        from sharpstudent.report.predictions import name_files
+
+        path = folder / f"{name_files(source)}.gaze.jpg"
+        write_bytes_atomically(path, drawn[0][0])
+        return [f"{source.name}: where each looks: {path}"]
 
     def export_spec(self) -> ExportSpec:
         """Return what an exported model may lose: .005 of a distance or an AUC."""

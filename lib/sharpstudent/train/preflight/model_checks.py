@@ -26,6 +26,7 @@ from sharpstudent.metrics.intervals import Estimate
 from sharpstudent.metrics.metric import Metric
 from sharpstudent.models.teachers import TeacherEnsemble
 from sharpstudent.task import Task, plural
+from sharpstudent.train.alarms import CHANCE_BAND
 from sharpstudent.train.validate import PREFIX, compute_metrics, drop_undefined
 
 WEAK_SHARE = 0.6  # of the range from chance to perfect; a teacher below it is weak (an AUC below .80)
@@ -307,6 +308,22 @@ def find_weak_teachers(
         for name, value in teachers
         if sign * (student - value) > margin
     ]
+
+
+def find_teachers_at_chance(teachers: Sequence[CheckedModel]) -> list[Problem]:
+    """Find the teachers that guess, by the task's first metric: a problem for each, where chance is known."""
+    found: list[Problem] = []
+    for teacher in teachers:
+        metric = teacher.metric
+        if metric.chance is None or metric.perfect is None:
+            continue
+        limit = metric.chance + CHANCE_BAND * (metric.perfect - metric.chance)
+        if metric.is_better(limit, teacher.value):
+            what = f"guesses: its validation {teacher.describe()} is near chance, {metric.chance:{metric.format}}"
+            remedy = "name a trained teacher, or take this one with --allow weak-teacher"
+            expected = f"{limit:{metric.format}} or {'more' if metric.direction == 'higher' else 'less'}"
+            found.append(Problem(teacher.name, what, expected=expected, remedy=remedy))
+    return found
 
 
 def _compare_spreads(teacher: CheckedModel, student: CheckedModel) -> list[str]:

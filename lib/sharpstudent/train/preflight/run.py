@@ -26,6 +26,7 @@ from sharpstudent.train.preflight.model_checks import (
     check_models,
     evaluate_average,
     evaluate_table,
+    find_teachers_at_chance,
     find_weak_teachers,
 )
 from sharpstudent.train.preflight.table_cache import build_table_cache, save_tables
@@ -145,7 +146,7 @@ def _gives_rows(task: Task, name: str, model: nn.Module, device: Any, say: Calla
 
 
 def _refuse_weak(validator: Validator, evaluated: Sequence[CheckedModel]) -> None:
-    """Raise UserError for teachers that are worse than the student by more than the margin that the config may set."""
+    """Raise UserError for teachers at chance, or worse than the student by more than the margin that CONFIG may set."""
     config = validator.run.config
     margin, metric = config.training.weak_teacher_margin, config.training.selection_metric
     if margin is None or "weak-teacher" in config.allow:
@@ -153,6 +154,7 @@ def _refuse_weak(validator: Validator, evaluated: Sequence[CheckedModel]) -> Non
     student, *teachers = [(model.name, model.metrics[metric]) for model in evaluated]
     direction = validator.task.metrics[metric].direction
     weak = find_weak_teachers(f"{PREFIX}{metric}", direction, student[1], teachers, margin)
+    weak += find_teachers_at_chance(evaluated[1:])
     if weak:
         raise UserError(*weak)
 
