@@ -39,7 +39,9 @@ CURATED = (
     "gazelle_dinov2_vitl14_inout",
 )
 CHECKPOINTS = Path("ckpts")
-LEAST_TEACHER = 0.05  # by how much a teacher may be worse than a student with a new head, which knows nothing
+# By how much a teacher may be worse than the student by the metric that selects. One without an in/out head is, so that
+# only a teacher that guesses is refused.
+LEAST_TEACHER = 1.0
 # Flags that a resumed run takes from its own config.
 OF_THE_RUN = ("distill_teacher", "distill_weight", "distill_temp_start", "distill_temp_end", "distill_teacher_ckpt")
 
