@@ -89,6 +89,28 @@ def test_executorch_gives_what_torch_gives(tmp_path: Path) -> None:
         open_runtime(path, device=CPU)
 
 
+def test_core_ml_holds_one_row_of_the_inputs_and_the_metadata(tmp_path: Path) -> None:
+    tools: Any = pytest.importorskip("coremltools", reason="pip install '.[coreml]'")
+    form, texts = make_form()
+    path = tmp_path / "model.mlpackage"
+    for _ in range(2):  # the second replaces the first
+        convert.write_coreml(path, form, texts)
+    about = tools.models.MLModel(str(path), skip_model_load=True).get_spec().description
+    assert [(one.name, list(one.type.multiArrayType.shape)) for one in about.input] == [("x", [1, 4]), ("y", [1, 2])]
+    assert [one.name for one in about.output] == ["sum", "logits"]
+    assert texts.items() <= dict(about.metadata.userDefined).items()
+    assert [file.name for file in tmp_path.iterdir()] == ["model.mlpackage"]
+
+
+def test_without_a_converter_its_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "coremltools", None)
+    with pytest.raises(UserError, match="needs coremltools"):
+        convert.write_coreml(tmp_path / "model.mlpackage", make_form()[0], {})
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("ending", [".xml", ".pte"])
 def test_without_the_runtime_its_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str) -> None:
     import sys

@@ -112,7 +112,7 @@ EVALUATION: dict[str, str] = {
 }
 # Option of export_model.py -> the words with which it is tried.
 EXPORT: dict[str, str] = {
-    "--allow {}": "--allow worse-metric",
+    "--allow {}": "--allow worse-metric not-compared",
     "--auto": "--to onnx-int8 --auto",
     "--calibration {}": "--to onnx-int8 --calibration 512",
     "--config": "--config configs/config_SBI.json",

@@ -155,7 +155,7 @@ def test_what_cannot_be_exported_is_refused_by_name(exported: Exported) -> None:
         (run, "--auto", "--overwrite"): "--to onnx-int8",
         (run, "--qat-steps", "5", "--overwrite"): "--to onnx-int8",
         (run, "--to", "litert"): "litert-torch",
-        (run, "--to", "coreml"): "macOS",
+        (run, "--to", "coreml"): "--allow not-compared",
         (run, "--out", "model.pth"): ".onnx",
         (run, "--with-preprocessing"): "pictures of three colours",
         (file, "--out", "again.onnx"): "is an exported file already",

@@ -171,7 +171,7 @@ def find_file(path: Path) -> Path:
         where=str(path),
         what=f"is no run folder: it has no {BEST}" if path.is_dir() else "does not exist",
         expected="a checkpoint, a run folder (output/RUN), weights of any program (.pth, .tar, .ckpt, .bin, "
-        ".safetensors), a folder of Hugging Face or Lightning with one file of them, or an .onnx file",
+        ".safetensors), a folder of Hugging Face or Lightning with one file of them, or an export (.onnx, .xml, .pte)",
         remedy=f"check the path; the checkpoints of a run are in output/RUN/weights/; {hint_shipped(str(path))}",
     )
 

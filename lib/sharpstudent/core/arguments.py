@@ -150,13 +150,16 @@ def advise_make(target: str) -> str:
 def advise_extra(extra: str, *, again: bool = False) -> str:
     """Write the command that installs the packages of an extra, in the versions of this program, from any folder.
 
+    An extra that came after the program was installed is named itself; that command is for the program's folder.
+
     Args:
         extra: The extra, as pyproject.toml names it.
         again: Whether packages that are installed have to be installed anew.
     """
     marked = (line.partition(";") for line in importlib.metadata.requires("sharpstudent") or ())
     packages = [name.strip() for name, _, marker in marked if re.search(rf"extra\s*==\s*['\"]{extra}['\"]", marker)]
-    return f"pip install {'--force-reinstall ' if again else ''}{' '.join(packages)}"
+    wanted = " ".join(packages) or f"'.[{extra}]'"
+    return f"pip install {'--force-reinstall ' if again else ''}{wanted}"
 
 
 def expand_path(text: str) -> str:

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from sharpstudent.evaluation.renderer import Renderer
 
 EXPORT, BENCHMARK = "export_model.py", "benchmark_models.py"
-ALLOWED = "worse-metric"  # what --allow permits
+WORSE, NOT_COMPARED = "worse-metric", "not-compared"  # what --allow permits
 FORMATS = {
     "onnx": "ONNX in fp32, for onnxruntime on any machine and in a browser",
     "onnx-int8": "ONNX in int8, calibrated on validation samples: a quarter of the size, and faster on CPUs",
     "openvino": "OpenVINO in fp32, for CPUs and GPUs of Intel (.xml with its .bin)",
     "executorch": "ExecuTorch with XNNPACK in fp32, for phones (.pte)",
     "litert": "LiteRT: not possible here, said why",
-    "coreml": "Core ML: not possible here, said why",
+    "coreml": "Core ML in fp32, for Apple's systems (.mlpackage); nothing here can run it",
 }
 _PURPOSE = """Write a trained model as a file that runs without this program, and compare the file with the model on the
 validation samples of its run: it is written only where it is as good, within what the task tolerates."""
@@ -134,8 +134,8 @@ def parse_export(argv: Sequence[str]) -> tuple[Renderer, ExportRequest]:
     add("--calibration", metavar="N", type=number, default=default.calibration, help=text)
     add("--out", metavar="FILE", type=read_path, help="where the file goes (default: exports/ in the run folder)")
     add("--overwrite", action="store_true", help="replace a file that is there")
-    text = f"write the file, marked, even where it is worse than the task tolerates: {ALLOWED}"
-    add("--allow", metavar="NAME", nargs="+", action="extend", choices=(ALLOWED,), default=[], help=text)
+    text = f"write the file, marked, where it is worse than the task tolerates: {WORSE}; or cannot run: {NOT_COMPARED}"
+    add("--allow", metavar="NAME", nargs="+", action="extend", choices=(WORSE, NOT_COMPARED), default=[], help=text)
     add("--licence", metavar="TEXT", default=default.licence, help="licence of the model, to be stated in the file")
     text = "config with the task's keys, for a model outside of a run folder (default: that of the run)"
     add("--config", metavar="CONFIG", type=read_path, help=text)

@@ -1,4 +1,4 @@
-"""Turns a model of torch into a file of another runtime: ONNX, OpenVINO or ExecuTorch.
+"""Turns a model of torch into a file of another runtime: ONNX, OpenVINO, ExecuTorch or Core ML.
 
 The model is traced once with free numbers of rows. Everything that a reader of the file needs goes into it as text by
 key; no path of this machine does.
@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from sharpstudent.core.arguments import advise_extra
 from sharpstudent.core.errors import UserError
-from sharpstudent.core.io import write_bytes_atomically
+from sharpstudent.core.io import disk_errors_as_user_errors, write_bytes_atomically
 from sharpstudent.core.onnx_file import seal_onnx, seal_program
 from sharpstudent.core.types import FEATURES, Batch, ExportSpec, Outputs
 from sharpstudent.models.forward import evaluation_mode, run_model, select_inputs
@@ -287,12 +287,7 @@ def write_executorch(path: Path, form: Form, metadata: Mapping[str, str]) -> Non
     Raises:
         UserError: Without ExecuTorch, for a model that it cannot convert, and where the disk refuses.
     """
-    if form.picture is not None:
-        raise UserError.about(
-            "--with-preprocessing",
-            "needs pictures of any size, and an ExecuTorch program plans its memory for sizes that are known",
-            remedy="--to onnx, or leave --with-preprocessing out",
-        )
+    _refuse_preprocessing(form, "an ExecuTorch program plans its memory for sizes that are known")
     with quiet():
         exir = _import("executorch.exir", "executorch")
         partitioner = _import("executorch.backends.xnnpack.partition.xnnpack_partitioner", "executorch")
@@ -307,6 +302,48 @@ def write_executorch(path: Path, form: Form, metadata: Mapping[str, str]) -> Non
         buffer = io.BytesIO()
         program.to_executorch().write_to_file(buffer)
     write_bytes_atomically(path, seal_program(buffer.getvalue(), content))
+
+
+def write_coreml(path: Path, form: Form, metadata: Mapping[str, str]) -> None:
+    """Write a package of Core ML for one row at a time; with free rows its converter takes fewer architectures.
+
+    Args:
+        path: Where the `.mlpackage` goes, a folder; one that is there is replaced.
+        form: The model.
+        metadata: Texts by key, which Xcode shows, too.
+
+    Raises:
+        UserError: Without coremltools, for a model that it cannot convert, and where the disk refuses.
+    """
+    _refuse_preprocessing(form, "its converter takes pictures of one size")
+    with quiet(), contextlib.redirect_stderr(io.StringIO()):  # it draws bars of its own
+        tools = _import("coremltools", "coreml")
+        with _refusals("Core ML"), torch.no_grad():
+            row = tuple(one[:1] for one in form.inputs.values())
+            program = torch.export.export(_Flat(form).eval(), row).run_decompositions({})
+            package = tools.convert(
+                program,
+                inputs=[tools.TensorType(name=name, shape=(1, *one.shape[1:])) for name, one in form.inputs.items()],
+                outputs=[tools.TensorType(name=name) for name in form.outputs],
+                compute_precision=tools.precision.FLOAT32,
+                minimum_deployment_target=tools.target.iOS16,
+            )
+        package.user_defined_metadata.update(metadata)
+        with disk_errors_as_user_errors(path), tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            made = Path(folder) / path.name
+            package.save(str(made))
+            if path.exists():
+                path.rename(Path(folder) / "former.mlpackage")
+            made.rename(path)
+
+
+def _refuse_preprocessing(form: Form, reason: str) -> None:
+    if form.picture is not None:
+        raise UserError.about(
+            "--with-preprocessing",
+            f"needs pictures of any size, and {reason}",
+            remedy="--to onnx, or leave --with-preprocessing out",
+        )
 
 
 def _import(module: str, extra: str) -> Any:

@@ -27,7 +27,7 @@ from sharpstudent.data.dataset import Samples
 from sharpstudent.data.loader import load_batches
 from sharpstudent.data.sampler import evaluation_batches
 from sharpstudent.deploy import convert
-from sharpstudent.deploy.command_line import ALLOWED, FORMATS, ExportRequest
+from sharpstudent.deploy.command_line import FORMATS, NOT_COMPARED, WORSE, ExportRequest
 from sharpstudent.deploy.gate import Gate, GateResult, list_columns
 from sharpstudent.deploy.target import ENDINGS, check_format, check_target, find_target
 from sharpstudent.evaluation.command_line import ModelRequest
@@ -102,6 +102,8 @@ def run_export(renderer: Renderer, request: ExportRequest, console: Console) -> 
     target = find_target(request)
     check_target(target, request)
     export = _open(renderer, request, console)
+    if request.to == "coreml":
+        return _write_uncompared(export, target)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / f"model{ENDINGS[request.to].removeprefix('-int8')}"
         write, kept, result, exported = _convert(export, place)
@@ -123,9 +125,19 @@ def run_export(renderer: Renderer, request: ExportRequest, console: Console) -> 
     if kept:
         print_line(console, f"{len(kept)} layers stay in fp32: {', '.join(kept)}")
     if allowed is not None:
-        print_line(console, f"written with --allow {ALLOWED}, and marked: {allowed}")
+        print_line(console, f"written with --allow {WORSE}, and marked: {allowed}")
     print_line(console, f"{target}: {FORMATS[request.to].partition(':')[0]}")
     print_line(console, f"evaluate it as any model: python evaluate_model.py {target}")
+    return target
+
+
+def _write_uncompared(export: _Export, target: Path) -> Path:
+    """Write a file that no runtime of this machine can open, marked as not compared."""
+    reason = f"not compared with the model (--allow {NOT_COMPARED})"
+    make_folder(target.parent)
+    description = _describe(export, ()).model_copy(update={"allowed": reason})
+    convert.write_coreml(target, export.form, _list_metadata(export, description, None))
+    export.say(f"{target}: {FORMATS[export.request.to].partition(':')[0]}; one row at a time; {reason}")
     return target
 
 
@@ -348,7 +360,7 @@ def _time(opened: OpenedModel, exported: OpenedModel) -> tuple[float, float]:
 
 def _refuse_worse(export: _Export, result: GateResult, target: Path) -> None:
     is_usable = not math.isnan(result.after)
-    if result.passed or (is_usable and ALLOWED in export.request.allow):
+    if result.passed or (is_usable and WORSE in export.request.allow):
         return
     advice: list[str] = []
     if export.request.to == "onnx-int8":
@@ -363,5 +375,5 @@ def _refuse_worse(export: _Export, result: GateResult, target: Path) -> None:
         f"was not written: {result.reason}",
         expected=f"a loss of {result.metric} of {result.tolerance:g} at most, at the unfavourable end of its interval",
         got=f"{result.before:.4f} before, {result.after:.4f} after, on {result.rows} rows of {result.groups} groups",
-        remedy="; ".join([*advice, *([f"--allow {ALLOWED} writes it all the same, marked"] if is_usable else [])]),
+        remedy="; ".join([*advice, *([f"--allow {WORSE} writes it all the same, marked"] if is_usable else [])]),
     )

@@ -7,16 +7,15 @@ from pathlib import Path
 from sharpstudent.core.archive import BEST
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.io import check_writable
-from sharpstudent.deploy.command_line import FORMATS, ExportRequest
+from sharpstudent.deploy.command_line import FORMATS, NOT_COMPARED, ExportRequest
 from sharpstudent.evaluation.tables import find_run_folder
 
 FOLDER = "exports"  # of a run folder
-ENDINGS = {"onnx": ".onnx", "onnx-int8": "-int8.onnx", "openvino": ".xml", "executorch": ".pte"}
+ENDINGS = {"onnx": ".onnx", "onnx-int8": "-int8.onnx", "openvino": ".xml", "executorch": ".pte", "coreml": ".mlpackage"}
 PICTURES = "-pictures"  # in the name of a file that takes bytes of pictures
 UNAVAILABLE = {
     "litert": "its converter litert-torch 0.10 needs jax, transformers and some twenty further packages beside the "
     "pinned torch",
-    "coreml": "its files run on macOS and iOS alone, so that they cannot be compared with the model on this machine",
 }
 
 
@@ -28,6 +27,13 @@ def check_format(request: ExportRequest) -> None:
             f"is not possible: {UNAVAILABLE[request.to]}",
             expected=", ".join(name for name in FORMATS if name not in UNAVAILABLE),
             remedy="--to executorch for a phone, or --to onnx, which onnxruntime runs there, too",
+        )
+    if request.to == "coreml" and NOT_COMPARED not in request.allow:
+        raise UserError.about(
+            "--to coreml",
+            "gives a file that runs on Apple's systems alone, so that it cannot be compared with the model",
+            expected="a file that is as good as the model, within what the task tolerates",
+            remedy=f"--allow {NOT_COMPARED} writes it all the same, marked",
         )
     for option, is_given in (("--auto", request.auto), ("--qat-steps", request.qat_steps > 0)):
         if is_given and request.to != "onnx-int8":
