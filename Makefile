@@ -11,7 +11,7 @@ TOOLS := .venv-audit
 
 help:
 	@echo "make demo         everything: environment, portraits, teacher, stage 1, stage 2, comparison table"
-	@echo "make demo-tokens demo-wakeword  a wake word from a speech teacher, on synthetic voices or DATA=FOLDER"
+	@echo "make demo-wakeword  a wake word from a speech teacher, on synthetic voices or DATA=FOLDER"
 	@echo "make demo-tokens  transformers with Tsetlin machines on MNIST's digits, three seeds: docs/tokens.md"
 	@echo "make demo-skeleton  skeleton actions on an excerpt of UI-PRMD: teacher, student alone, for longer, distilled; a table"
 	@echo "make test         environment and the fast tests"

@@ -1,6 +1,8 @@
 """Bit-packed machines against the float ones, rules, and overlays."""
 
+import importlib.util
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,41 @@ def make_model(**more: Any) -> UnifiedTMTransformer:
     torch.manual_seed(0)
     options = {"patch_size": 7, "clauses": 16, "embed_dim": (16,), "num_heads": (2,)} | more
     return UnifiedTMTransformer(**options).eval()
+
+
+def load_tmu() -> Any:
+    """The classifier of tmu 0.8.3, whose `np.uint32(~0)` NumPy 2 refuses: it is written out here."""
+    name = "tmu.clause_bank.clause_bank"
+    pytest.importorskip("tmu")
+    spec = importlib.util.find_spec(name)
+    assert spec is not None
+    assert spec.origin is not None
+    source = Path(spec.origin).read_text().replace("np.uint32(~0)", "np.uint32(0xFFFFFFFF)")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    exec(compile(source, spec.origin, "exec"), module.__dict__)
+    return pytest.importorskip("tmu.models.classification.vanilla_classifier").TMClassifier
+
+
+def test_clauses_that_tmu_has_learnt_hold_for_the_pictures_for_which_they_hold_there() -> None:
+    """tmu (Granmo's group) as an oracle: its literals in our masks; a clause of ours is 1 where the one of tmu is."""
+    draws = np.random.default_rng(0)
+    features = draws.integers(0, 2, (300, 12)).astype(np.uint32)
+    labels = ((features[:, 0] & (1 - features[:, 3])) | (features[:, 5] & features[:, 7])).astype(np.uint32)
+    theirs = load_tmu()(10, T=10, s=3.0, platform="CPU", seed=1)
+    for _ in range(10):
+        theirs.fit(features, labels)
+    banks = [theirs.clause_banks[k] for k in (0, 1)]
+    included = torch.tensor([[bank.get_ta_action(c, k) for k in range(24)] for bank in banks for c in range(10)])
+    machine = FuzzyPatternTM(12, 20, 2)
+    logits = included.float() * 2 - 1
+    machine.ta_pos.data, machine.ta_pos_inv.data = logits[:10, :12], logits[:10, 12:]
+    machine.ta_neg.data, machine.ta_neg_inv.data = logits[10:, :12], logits[10:, 12:]
+    inputs = torch.from_numpy(features.astype(np.float32))
+    wanted = theirs.transform(features).astype(bool)
+    assert 0.05 < wanted.mean() < 0.95
+    assert np.array_equal(machine.evaluate_clauses(inputs).detach().numpy() == 1.0, wanted)
+    assert np.array_equal(PackedTM(machine.eval()).count_missing(pack_bits(features > 0)) == 0, wanted)
 
 
 def test_bits_are_packed_into_words_that_end_in_zeros() -> None:

@@ -49,8 +49,13 @@ TITLES = {
     "tm_distilled": "TM-ViT distilled, as many further steps",
     "frozen_alone": "TM-ViT, masks frozen at their random start",
     "plain_alone": "ViT without feed-forward",
+    "mlp": "MLP-ViT, stage 1 only",
+    "frozen": "TM-ViT with frozen masks, stage 1 only",
+    "plain": "ViT without feed-forward, stage 1 only",
+    "tm_removed": "TM-ViT of stage 1, its machine taken out after training",
     "tm_alone_removed": "TM-ViT alone, its machine taken out after training",
 }
+FIRST_STAGE = ("teacher", *STUDENTS, "tm_removed")
 DIFFERENCES = (
     ("tm_distilled", "tm_alone"),
     ("tm_alone", "plain_alone"),
@@ -58,6 +63,10 @@ DIFFERENCES = (
     ("tm_alone", "tm_alone_removed"),
     ("tm_distilled", "mlp_alone"),
     ("tm_alone", "mlp_alone"),
+    ("tm", "plain"),
+    ("tm", "frozen"),
+    ("tm", "tm_removed"),
+    ("tm", "mlp"),
 )
 
 
@@ -72,6 +81,8 @@ class Experiment:
         epochs: Epochs of each stage.
         teacher_epochs: Epochs of the teacher.
         rho: Radius of SAM in all runs of stage 2.
+        students: Which of STUDENTS are trained.
+        stages: 1 to end after stage 1.
     """
 
     out: Path
@@ -80,6 +91,13 @@ class Experiment:
     epochs: int = 8
     teacher_epochs: int = 4
     rho: float = 0.0
+    students: tuple[str, ...] = tuple(STUDENTS)
+    stages: int = 2
+
+    def list_models(self) -> list[str]:
+        """List the models of TITLES that belong to these students and stages."""
+        models = [name for name in TITLES if name == "teacher" or name.split("_")[0] in self.students]
+        return [name for name in models if self.stages == 2 or name in FIRST_STAGE]
 
     def name_folds(self) -> bool:
         """Whether each seed is tested on a fold of its own."""
@@ -130,8 +148,12 @@ class Experiment:
         self.train(1, f"{start}_teacher", teacher)
         runs = str(self.out / "runs" / start)
         for kind, student in STUDENTS.items():
+            if kind not in self.students:
+                continue
             keys = {**shared, "student": student, "epoch": self.epochs, "rho": 0.0, "stage1": {"lr": 0.006}}
             self.train(1, f"{start}_{kind}", keys)
+            if self.stages == 1:
+                continue
             keys |= {"rho": self.rho, "teacher": "cnn", "teacher_weights": f"{runs}_teacher_*/{BEST}"}
             keys |= {"pretrained_student_weights": f"{runs}_{kind}_s{seed}_{kind}_*/{BEST}", "ema_decay": 0.99}
             for arm, terms in (("alone", HARD), *([("distilled", DISTILLED)] if kind == "tm" else [])):
@@ -145,13 +167,12 @@ def evaluate(experiment: Experiment) -> dict[str, Any]:
     Returns:
         `models`: accuracy with interval, by seed, parameters and multiply-accumulates; `differences`: paired ones.
     """
-    import torch
-
     from sharpstudent.evaluation.cost import count_macs
     from sharpstudent.metrics.bootstrap import compute_interval, compute_paired
     from sharpstudent.tasks.tokens.task import TokensTask
 
-    accuracy, tables, about = TokensTask.metrics["accuracy"], {name: [] for name in TITLES}, {}
+    names, accuracy, about = experiment.list_models(), TokensTask.metrics["accuracy"], {}
+    tables: dict[str, list[Any]] = {name: [] for name in names}
     for seed in range(1, experiment.seeds + 1):
         task = TokensTask(TokensTask.Section(**experiment.build_keys(seed)["data"]))
         models = _open_models(experiment, seed, task)
@@ -160,15 +181,14 @@ def evaluate(experiment: Experiment) -> dict[str, Any]:
             image = task.example_batch(1).inputs
             size = sum(one.numel() for one in models[name].parameters())
             about[name] = {"parameters": size, "macs": count_macs(models[name], image)}
-        torch.set_grad_enabled(True)
     pooled = {name: _pool(parts, experiment.name_folds()) for name, parts in tables.items()}
     rows: dict[str, Any] = {"models": {}, "differences": {}}
-    for name, title in TITLES.items():
+    for name in names:
         found = compute_interval(accuracy, pooled[name], group_unit="picture")
         by_seed = [accuracy.value(table) for table in tables[name]]
         ends = {"accuracy": found.value, "low": found.low, "high": found.high, "by_seed": by_seed}
-        rows["models"][name] = {"title": title, **ends, **about[name]}
-    for a, b in DIFFERENCES:
+        rows["models"][name] = {"title": TITLES[name], **ends, **about[name]}
+    for a, b in (pair for pair in DIFFERENCES if set(pair) <= set(names)):
         found = compute_paired(accuracy, pooled[a], pooled[b], group_unit="picture")
         by_seed = [accuracy.value(one) - accuracy.value(other) for one, other in zip(tables[a], tables[b], strict=True)]
         ends = {"difference": found.value, "low": found.low, "high": found.high, "by_seed": by_seed}
@@ -189,7 +209,7 @@ def _open_models(experiment: Experiment, seed: int, task: Any) -> dict[str, Any]
         assert folder is not None, f"s{seed}_{name} has just been trained"
         return open_checkpoint(ModelRequest(folder / BEST, name), type(task), torch.device("cpu")).model
 
-    models = {name: open_one(name) for name in TITLES}
+    models = {name: open_one(name) for name in experiment.list_models()}
     for name, model in models.items():
         if name.endswith("_removed"):
             assert isinstance(model, UnifiedTMTransformer)
@@ -217,9 +237,10 @@ def _pool(parts: Sequence[Any], has_folds: bool) -> Any:
 
 def write_page(rows: Mapping[str, Any], experiment: Experiment) -> str:
     """Write the tables in Markdown."""
+    further = f", {experiment.epochs} further ones" if experiment.stages == 2 else ""
     where = "each on a fold of its own" if experiment.name_folds() else "on the same test pictures"
     lines = [
-        f"{experiment.seeds} seeds, {where}; {experiment.epochs} epochs of stage 1, {experiment.epochs} further ones.",
+        f"{experiment.seeds} seeds, {where}; {experiment.epochs} epochs of stage 1{further}.",
         "",
         "| Model | test accuracy, % [95 %] | by seed | parameters | million MACs |",
         "|---|---|---|---|---|",
@@ -240,6 +261,13 @@ def _show(value: float, one: Mapping[str, Any], sign: str = "") -> str:
     return f"{100 * value:{sign}.1f} [{100 * one['low']:{sign}.1f}, {100 * one['high']:{sign}.1f}]"
 
 
+def _read_students(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    if not set(names) <= set(STUDENTS):
+        raise argparse.ArgumentTypeError(f"expected some of {', '.join(STUDENTS)}, got {text!r}")
+    return names
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Train what is not trained yet, evaluate, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -248,6 +276,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--seeds", type=read_number(int, 1, 100), default=3, metavar="N", help="seeds (%(default)s)")
     add("--epochs", type=read_number(int, 1, 10_000), default=8, metavar="N", help="epochs a stage (%(default)s)")
     add("--teacher-epochs", type=read_number(int, 1, 10_000), default=4, metavar="N", help="(%(default)s)")
+    add("--students", type=_read_students, default=tuple(STUDENTS), metavar="A,B", help=f"of {', '.join(STUDENTS)}")
+    add("--stages", type=int, choices=(1, 2), default=2, help="1: end after stage 1")
     add("--rho", type=read_number(float, 0.0, 10.0), default=0.0, help="radius of SAM in stage 2 (%(default)s)")
     add("--jobs", type=read_number(int, 1, 64), default=2, metavar="N", help="seeds side by side (%(default)s)")
     add("--source", choices=("mnist", "idx", "folder", "drawn"), default="mnist", help="as data.source (%(default)s)")
@@ -257,7 +287,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     read = parser.parse_args(argv)
     data = {"source": read.source, "data_root": read.data_root, "image_size": read.image_size}
     experiment = Experiment(
-        read.out, {**data, "channels": read.channels}, read.seeds, read.epochs, read.teacher_epochs, read.rho
+        out=read.out,
+        data={**data, "channels": read.channels},
+        seeds=read.seeds,
+        epochs=read.epochs,
+        teacher_epochs=read.teacher_epochs,
+        rho=read.rho,
+        students=read.students,
+        stages=read.stages,
     )
     with ThreadPoolExecutor(read.jobs) as pool:
         list(pool.map(experiment.train_seed, range(1, read.seeds + 1)))
