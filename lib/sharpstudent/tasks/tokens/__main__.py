@@ -19,6 +19,7 @@ from sharpstudent.core.arguments import read_number, read_path
 from sharpstudent.core.errors import UserError, exit_codes
 from sharpstudent.core.io import make_folder, write_text_atomically
 from sharpstudent.core.naming import printable
+from sharpstudent.core.shipped import find_shipped
 
 SAMPLES = {"rules": 1000, "overlays": 8, "packed": 1000}
 
@@ -48,7 +49,7 @@ def _parse(argv: Sequence[str]) -> Any:
     )
     add = parser.add_argument
     add("command", choices=tuple(SAMPLES), help="what is written")
-    add("model", metavar="MODEL", type=read_path, help="a run folder, or a checkpoint")
+    add("model", metavar="MODEL", type=read_path, help="a run folder, a checkpoint, or a model of the package")
     add("--data", metavar="SPLIT", default="test", help="train, validation or test (%(default)s)")
     add("--config", metavar="FILE", type=read_path, help="a config with the keys of the data, for a file in no run")
     add("--samples", metavar="N", type=read_number(int, 1, 1_000_000), help=f"pictures that are read: {SAMPLES}")
@@ -68,10 +69,11 @@ def _load(read: Any) -> tuple[Any, Any]:
     from sharpstudent.tasks.tokens.transformer import UnifiedTMTransformer
 
     options = {} if read.config is None else {"config": str(read.config)}
-    opened = open_checkpoint(ModelRequest(read.model, options=options), TokensTask, torch.device("cpu"))
+    path = find_shipped(str(read.model)) or read.model
+    opened = open_checkpoint(ModelRequest(path, options=options), TokensTask, torch.device("cpu"))
     if not isinstance(opened.model, UnifiedTMTransformer) or not opened.model.machines:
         raise UserError.about(str(read.model), "has no clauses", "a tm_vit, tm_swin, deeptm_vit or deeptm_swin")
-    config = read_run_config(read.model, TokensTask) if read.config is None else load_config(read.config, TokensTask)
+    config = read_run_config(path, TokensTask) if read.config is None else load_config(read.config, TokensTask)
     return opened.model, TokensTask(None if config is None else config.task_section, opened.about.get("facts"))
 
 
