@@ -7,18 +7,13 @@ from __future__ import annotations
 
 import sys
 
+from sharpstudent.commands import app
 from sharpstudent.core.errors import exit_codes
-from sharpstudent.deploy.inputs import parse_app
 
 
 def main() -> None:
-    """Serve the page that the command line asks for."""
-    task, command = parse_app(sys.argv[1:])
-
-    # torch is imported only now: a mistake in the command line costs no seconds.
-    from sharpstudent.deploy.app import run_app
-
-    run_app(task, command)
+    """Run the command; `sharpstudent app` is the same."""
+    app(sys.argv[1:])
 
 
 if __name__ == "__main__":

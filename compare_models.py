@@ -10,31 +10,15 @@ from __future__ import annotations
 
 import sys
 
+from sharpstudent.commands import ablate, check, compare, sweep
 from sharpstudent.core.errors import exit_codes
-from sharpstudent.evaluation.command_line import COMPARE, parse_command_line
 
 
 def main() -> None:
     """Compare models, train what is to be compared (`ablate`, `sweep`), or look at a run (`check`)."""
-    if sys.argv[1:2] == ["ablate"]:
-        from sharpstudent.evaluation.ablate import main as ablate
-
-        return ablate(sys.argv[2:])
-    if sys.argv[1:2] == ["sweep"]:
-        from sharpstudent.evaluation.sweep import main as sweep
-
-        return sweep(sys.argv[2:])
-    if sys.argv[1:2] == ["check"]:
-        from sharpstudent.train.advice import main as check
-
-        return check(sys.argv[2:])
-    renderer, request = parse_command_line(sys.argv[1:], script=COMPARE)
-
-    # torch is imported only now: a mistake in the command line costs no seconds.
-    from sharpstudent.evaluation.run import run_evaluation
-    from sharpstudent.report.console import build_console
-
-    run_evaluation(renderer, request, build_console())
+    words = sys.argv[1:]
+    further = {"ablate": ablate, "sweep": sweep, "check": check}
+    further[words[0]](words[1:]) if words[:1] and words[0] in further else compare(words)
 
 
 if __name__ == "__main__":

@@ -7,19 +7,13 @@ from __future__ import annotations
 
 import sys
 
+from sharpstudent.commands import evaluate
 from sharpstudent.core.errors import exit_codes
-from sharpstudent.evaluation.command_line import EVALUATE, parse_command_line
 
 
 def main() -> None:
-    """Run the evaluation that the command line asks for."""
-    renderer, request = parse_command_line(sys.argv[1:], script=EVALUATE)
-
-    # torch is imported only now: a mistake in the command line costs no seconds.
-    from sharpstudent.evaluation.run import run_evaluation
-    from sharpstudent.report.console import build_console
-
-    run_evaluation(renderer, request, build_console())
+    """Run the command; `sharpstudent evaluate` is the same."""
+    evaluate(sys.argv[1:])
 
 
 if __name__ == "__main__":

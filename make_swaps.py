@@ -8,49 +8,14 @@ DEST gets real/ and fake/ (face crops, one folder a person) and swaps.csv. The s
 from __future__ import annotations
 
 import sys
-from functools import partial
 
-from sharpstudent.core.arguments import EXIT_CODES, Parser, add_option, fill, read_number, read_path
 from sharpstudent.core.errors import exit_codes
-from sharpstudent.tasks.deepfake.options import OPTIONS
-from sharpstudent.tasks.deepfake.swaps.people import ALL, CHOICES, SwapRequest
+from sharpstudent.tasks.deepfake.commands import swaps
 
 
 def main() -> None:
-    """Make the swaps and print their counts."""
-    request = _parse_command_line(sys.argv[1:])
-
-    # After the arguments are checked, because these imports cost a second.
-    from sharpstudent.report.console import build_console, print_line
-    from sharpstudent.tasks.deepfake.swaps.run import run_swaps
-
-    say = partial(print_line, build_console())
-    counts = run_swaps(request, say)
-    say(f"{counts.fake} fakes of {counts.real} real faces of {counts.people} people in {request.dest}")
-    if counts.left_out:
-        say(f"{counts.left_out} photos were left out, with the reason in {request.dest / 'left_out.csv'}")
-
-
-def _parse_command_line(argv: list[str]) -> SwapRequest:
-    """Read the arguments (without the program's name). Raises UserError; `--help` exits 0."""
-    examples = ["make_swaps.py people data/swaps", "make_swaps.py people.csv data/swaps --split test --picture jpg"]
-    parser = Parser("make_swaps.py", str(__doc__), more=EXIT_CODES, examples=examples)
-    add, seed = parser.add_argument, read_number(int, 0, 2**32 - 1)
-    add("people", metavar="PEOPLE", type=read_path, help="folder or CSV file of real photos by person")
-    add("dest", metavar="DEST", type=read_path, help="a new folder, or one that this command has begun")
-    text = "fakes for each real face (%(default)s)"
-    add("--per-face", metavar="N", type=read_number(int, 1, 100), default=1, help=text)
-    text = "draws the partners among the nearest people (%(default)s)"
-    add("--seed", metavar="N", type=seed, default=0, help=text)
-    add("--split", choices=CHOICES, default=ALL, help="swap these people only (%(default)s)")
-    text = "side of the pictures in pixels (%(default)s)"
-    add_option(parser, OPTIONS, "--image-size", type=read_number(int, 32, 2048), help=text)
-    add_option(parser, OPTIONS, "--picture", help="jpg has quality 95 (%(default)s)")
-    group = parser.add_argument_group("people without a split of their own, as data_source photos holds them out")
-    share = read_number(float, 0, 1, above=True, below=True)
-    add_option(group, OPTIONS, "--validation-share", type=share, help="share of the people (%(default)s)")
-    add_option(group, OPTIONS, "--split-seed", help="who they are (%(default)s)")
-    return fill(SwapRequest, parser.read(argv))
+    """Run the command; `sharpstudent swaps` is the same."""
+    swaps(sys.argv[1:])
 
 
 if __name__ == "__main__":

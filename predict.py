@@ -7,18 +7,13 @@ from __future__ import annotations
 
 import sys
 
+from sharpstudent.commands import predict
 from sharpstudent.core.errors import exit_codes
-from sharpstudent.deploy.inputs import parse_prediction
 
 
 def main() -> None:
-    """Run the prediction that the command line asks for."""
-    task, command = parse_prediction(sys.argv[1:])
-
-    # torch is imported only now: a mistake in the command line costs no seconds.
-    from sharpstudent.deploy.predict import run_prediction
-
-    run_prediction(task, command)
+    """Run the command; `sharpstudent predict` is the same."""
+    predict(sys.argv[1:])
 
 
 if __name__ == "__main__":

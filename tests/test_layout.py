@@ -17,6 +17,7 @@ ALIKE = {
     "build": "from the config to the objects of its package",
     "run": "what a script starts",
     "command_line": "the options of a script, and those that a task or a step adds to them",
+    "commands": "the subcommands of the engine, and those that a task adds",
     "task": "the contract, and the task that fulfils it",
     "section": "the keys of a config that its package reads",
     "registry": "what is found by a name",

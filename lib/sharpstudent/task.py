@@ -86,6 +86,9 @@ class Task(ABC):
         pretrained: Further values of the key `student_init`, each with the `module:function` that loads such weights
             into a model, as `models.pretrained.load_imagenet` does.
         heat_map_class: The number of the class that heat maps show the evidence for; None for the likeliest one.
+        commands: Further subcommands of `sharpstudent`, each with the `module:function` that takes its words.
+        scripts: Scripts of the repository, each with the subcommand that is the same.
+        demo: The command that tries the task out; None without one.
         allow: The names that the user gave with `--allow`: what is permitted in this run.
     """
 
@@ -98,6 +101,9 @@ class Task(ABC):
     details: ClassVar[str | None] = "sharpstudent.report.predictions:ValueDetails"
     pretrained: ClassVar[Mapping[str, str]] = {}
     heat_map_class: ClassVar[int | None] = None
+    commands: ClassVar[Mapping[str, str]] = {}
+    scripts: ClassVar[Mapping[str, str]] = {}
+    demo: ClassVar[str | None] = None
 
     def __init__(
         self, section: Any = None, facts: Mapping[str, Any] | None = None, *, allow: Sequence[str] = ()

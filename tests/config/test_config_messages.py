@@ -35,7 +35,7 @@ def problems_of(keys: dict[str, Any]) -> dict[str, Problem]:
         ({"stage1": {"temperature": 3}}, "stage1.temperature", "known as temperature and as stage2.temperature"),
         ({"stage2": {"image_size": 64}}, "stage2.image_size", "known as image_size"),
         ({"stage1.epoch": 3}, "stage1.epoch", '"stage1": { "epoch": ... }'),
-        ({"zzz": 3}, "zzz", "known here: task, seed"),
+        ({"zzz": 3}, "zzz", "the nearest keys here: "),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_nearest_known_one(keys: dict[str, Any], where: str, remedy: str):

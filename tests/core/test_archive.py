@@ -111,7 +111,7 @@ def test_a_fetched_file_is_checked_against_the_list_in_its_folder(tmp_path: Path
     (tmp_path / "MANIFEST.json").write_text(json.dumps({"files": [entry]}))
     assert verify(path) == ()
     path.write_bytes(b"a grapi")
-    with pytest.raises(UserError, match=r"is not the file that MANIFEST\.json beside it lists"):
+    with pytest.raises(UserError, match=r"is not the file that MANIFEST\.json lists for it"):
         verify(path)
 
 

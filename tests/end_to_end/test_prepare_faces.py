@@ -78,14 +78,6 @@ def test_an_invalid_argument_is_one_message_and_exit_code_2(
     assert not (place / "set").exists()
 
 
-def test_photos_without_the_models_are_refused_with_the_command_that_fetches_them(workplace: Workplace) -> None:
-    (workplace / "photos").mkdir()
-    (workplace / "photos/me.jpg").write_bytes(b"not looked at yet")
-    ended = workplace.call(SCRIPT, "photos", "set")
-    assert ended.code == 2
-    assert "fetch_models.py face-models" in ended.err
-
-
 @pytest.mark.slow
 @needs_models
 @pytest.mark.skipif(not VIDEOS.is_dir(), reason="../shared/data/videos is absent")

@@ -1090,12 +1090,19 @@ NEEDS_NO_ROW: dict[str, str] = {
     "core/fetch.py:fetch_package_members": "a digest of a file that is fetched again where it differs",
     "core/fetch.py:_read_members": "an archive that pip fetched; each member is compared with its sha256",
     "evaluation/cost_child.py:_read_bytes": "/proc, of this very process",
-    **dict.fromkeys(("core/memory.py:_read_group", "core/memory.py:_read_machine"), "/proc and /sys of this machine"),
+    **dict.fromkeys(
+        ("core/memory.py:_read_group", "core/memory.py:_read_machine", "core/memory.py:_read_quota"),
+        "/proc and /sys of this machine",
+    ),
     "evaluation/onnx_trial.py:_limit_memory": "/proc, of this very process",
     "tasks/deepfake/prepare/destination.py:has_columns": "a file that is written anew where it has other bytes",
     "report/environment.py:_read_cpu_model": "/proc",
     "registry.py:_read_builtin": "pyproject.toml of this very checkout",
-    "fetch_models.py:main": "weights/MANIFEST.json of this very checkout",
+    "commands.py:_list_configs": "configs of the package",
+    **dict.fromkeys(
+        ("train/callbacks.py:CsvSteps.on_start", "train/callbacks.py:CsvSteps.on_step"), "a log that it wrote itself"
+    ),
+    "models/fetch_weights.py:main": "MANIFEST.json of the package",
     "models/weight_files.py:main": "through read_inert, and a digest",
     "evaluation/load_model.py:_open_tensors": "a digest of a file that was verified",
     **dict.fromkeys(

@@ -17,7 +17,14 @@ from typing import Any
 
 from sharpstudent.config.describe import print_resolved
 from sharpstudent.config.keys import FileKeys
-from sharpstudent.config.load import apply_overrides, drop_overridden, read_config_file, read_task_name, validate_keys
+from sharpstudent.config.load import (
+    apply_overrides,
+    drop_overridden,
+    find_config,
+    read_config_file,
+    read_task_name,
+    validate_keys,
+)
 from sharpstudent.config.messages import show
 from sharpstudent.config.presets import describe_weights
 from sharpstudent.config.resolve import check_allow, check_name, describe_choices, resolve
@@ -159,7 +166,7 @@ def _build_parser(stage: Stage) -> Parser:
     parser = Parser(SCRIPTS[stage], PURPOSE[stage], more=more, examples=examples)
     add = parser.add_argument
     text = "JSON file with comments; one file serves both stages"
-    add("config_path", metavar="CONFIG", nargs="?", type=read_path, help=text)
+    add("config_path", metavar="CONFIG", nargs="?", type=find_config, help=text)
     add("-n", "--name", help="name of the run; its folder is OUTPUT_ROOT/NAME_CONFIG_mm_dd_HH_MM_SS")
     text = "change a key of CONFIG, for example --set lr=0.0001 --set stage1.epoch=3 (repeatable)"
     add("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[], help=text)

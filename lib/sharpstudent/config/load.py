@@ -21,9 +21,28 @@ from sharpstudent.config.messages import explain, find_bare_alpha, find_unwritab
 from sharpstudent.config.presets import DEFAULT_TASK
 from sharpstudent.config.run_config import TaskKind, TaskSection
 from sharpstudent.core import files
+from sharpstudent.core.arguments import read_path
 from sharpstudent.core.errors import Problem, UserError
 
 LARGEST_FILE = 256 * 1024  # bytes; a config is a few KiB, and what is larger is some other file
+
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"  # those that come with the package
+
+
+def find_config(text: str) -> Path:
+    """Find a config file, for the `type` of an option: the file itself, else the package's of that name.
+
+    Args:
+        text: The path; `configs/NAME.json`, `NAME.json` and `NAME` may mean one that comes with the package.
+
+    Returns:
+        The path of a file, or of what the user wrote where there is none.
+    """
+    path = read_path(text)
+    own = CONFIGS / (path.name if path.suffix else f"{path.name}.json")
+    is_own = str(path.parent) in (".", "configs") and own.is_file() and not path.exists()
+    return own if is_own else path
 
 
 def read_config_file(path: Path) -> dict[str, Any]:

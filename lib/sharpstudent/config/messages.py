@@ -332,7 +332,8 @@ def _suggest(path: KeyPath, schema: dict[str, Any], keys: Mapping[str, Any]) -> 
         return f"that key is known as {' and as '.join(elsewhere)}"
     near = difflib.get_close_matches(name, siblings if group else [*siblings, *known], n=1)
     if not near:
-        return f"remove it; known here: {', '.join(siblings)}"
+        nearest = difflib.get_close_matches(name, siblings, n=3, cutoff=0.0)
+        return f"remove it; the nearest keys here: {', '.join(nearest)}; docs/config.md explains all {len(siblings)}"
     return f'did you mean "{prefix}{near[0]}"?'
 
 

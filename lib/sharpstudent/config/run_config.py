@@ -90,6 +90,7 @@ Stage = Literal[1, 2]
 
 # The script of each stage, for messages that send the user to the right one.
 SCRIPTS: dict[Stage, str] = {1: "train_student_only.py", 2: "main_distillation.py"}
+COMMANDS: dict[Stage, str] = {1: "train", 2: "distill"}  # the subcommands of `sharpstudent` that are the same
 
 
 def advise_stage_1(pattern: str | None = None) -> str:
@@ -478,6 +479,18 @@ class RunKeys(Frozen):
         default=2,
         description="loader processes; 0 loads in the training process",
         json_schema_extra=usual("each takes memory, and more of them than cores only wait for each other", high=128),
+    )
+    threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
+        default="auto",
+        exclude_if=lambda count: count == "auto",
+        description="threads that compute on a CPU; auto: as torch chooses, and no more than the processors that this "
+        "process may use (affinity mask, quota of the control group)",
+    )
+    callback_errors: Literal["stop", "report"] = Field(
+        default="stop",
+        exclude_if=lambda choice: choice == "stop",
+        description="an exception in a callback of the Python API: stop ends the run, which can be resumed; report "
+        "prints it and goes on without that callback",
     )
     keep_freed_memory: Literal["auto", "on", "off"] = Field(
         default="auto",

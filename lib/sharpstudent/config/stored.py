@@ -27,7 +27,7 @@ MOST_CHANGES = 5  # the most differences that a note lists
 # Keys that a resume may change freely, because they do not affect what is learnt.
 FREE_KEYS = (
     "device", "num_workers", "output_root", "allow", "loader_timeout", "save_every_steps", "save_every_minutes",
-    "keep_freed_memory", "report", "teacher_answers",
+    "keep_freed_memory", "report", "teacher_answers", "threads", "callback_errors",
     "patience",
 )  # fmt: skip
 OF_TRAINING = ("patience",)  # the free keys that the resolved config has in its section `training`

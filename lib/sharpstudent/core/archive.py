@@ -50,13 +50,14 @@ from sharpstudent.core.files import (
 )
 from sharpstudent.core.io import compute_sha256
 from sharpstudent.core.onnx_file import compare_seal
-from sharpstudent.core.shipped import hint_shipped
+from sharpstudent.core.shipped import FOLDER, hint_shipped
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 SAFETENSORS = ".safetensors"
 MANIFEST_NAME = "MANIFEST.json"  # in a folder of fetched files: {"files": [{"file": NAME, "sha256": DIGEST}, ...]}
+WEIGHTS = Path("weights")  # what is fetched lies here
 _DTYPES = ("float32", "float16", "bfloat16", "float64")
 DIGEST_KEY = "content_sha256"  # of the metadata of a .safetensors file
 SEALED_SUFFIXES = (".onnx", ".pte")  # with a digest at their end, where this program wrote them
@@ -398,7 +399,7 @@ def _verify_listed(path: Path) -> tuple[str, ...]:
     if found != expected:
         raise DamagedCheckpointError.of(
             path,
-            f"is not the file that {MANIFEST_NAME} beside it lists",
+            f"is not the file that {MANIFEST_NAME} lists for it",
             expected=f"sha256 {expected}",
             got=f"sha256 {found}",
             remedy="delete it and fetch it again (weights/README.md)",
@@ -407,9 +408,12 @@ def _verify_listed(path: Path) -> tuple[str, ...]:
 
 
 def _find_listed_digest(path: Path) -> str | None:
-    """Return the sha256 of a file by MANIFEST.json in its folder; None where that lists none or cannot be read."""
+    """Return the sha256 of a file by MANIFEST.json in its folder, or in weights/ by the package's; None without one."""
+    manifest = path.with_name(MANIFEST_NAME)
+    if path.parent.name == WEIGHTS.name and not manifest.exists():
+        manifest = FOLDER / MANIFEST_NAME
     try:
-        entries = read_json(path.with_name(MANIFEST_NAME))["files"]
+        entries = read_json(manifest)["files"]
         digests = [entry["sha256"] for entry in entries if entry["file"] == path.name]
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.naming import name_commands
 
 T = TypeVar("T")
 WIDTH = 120  # characters of a line of `--help`
@@ -83,6 +84,10 @@ class Parser(argparse.ArgumentParser):
             self.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
         self._words: Sequence[str] = ()
 
+    def format_help(self) -> str:
+        """Write the help, with commands as this process was called."""
+        return name_commands(super().format_help())
+
     def read(self, argv: Sequence[str], find_keys: Callable[[Namespace], Collection[str]] = lambda read: ()) -> Any:
         """Read the command line; `--help` exits with 0.
 
@@ -115,17 +120,28 @@ class Parser(argparse.ArgumentParser):
             raise UserError(*(self._explain(word, ()) for word in unknown))
         raise UserError.about("command line", message, remedy=f"python {self.prog} --help")
 
+    def _find_value(self, word: str) -> str:
+        """Find the value that the user gave for an unknown option: the word behind it."""
+        rest = list(self._words)[list(self._words).index(word) + 1 :] if word in self._words else []
+        return shlex.quote(rest[0]) if rest and _is_value(rest[0]) else "VALUE"
+
     def _explain(self, word: str, keys: Collection[str]) -> Problem:
         name, equals, value = word.partition("=")
         key = name.lstrip("-").replace("-", "_")
+        if word.startswith("--") and key.split(".")[0] not in keys:  # `--epochs` for the key `epoch`
+            key = next(iter(difflib.get_close_matches(key, keys, n=1, cutoff=0.85)), key)
         if key.split(".")[0] in keys:
-            remedy = f"write --set {key}={value if equals else 'VALUE'}"
+            remedy = f"write --set {key}={value if equals else self._find_value(word)}"
             return Problem(word, "is a key of the config, not an option", remedy=remedy)
         if not word.startswith("-"):
             return Problem(word, "is one argument too many", remedy=f"python {self.prog} --help")
         near = difflib.get_close_matches(name, self._option_string_actions, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known options: {', '.join(self._option_string_actions)};"
         return Problem(word, "is not a known option", remedy=f"{hint} See python {self.prog} --help")
+
+
+def _is_value(word: str) -> bool:
+    return not word.startswith("-") or word[1:2].isdecimal()
 
 
 def advise_script(words: str) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NoReturn, ParamSpec, TypeVar
 
-from sharpstudent.core.naming import printable, printable_lines, wrap_words
+from sharpstudent.core.naming import name_commands, printable, printable_lines, wrap_words
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -203,6 +203,7 @@ def exit_codes() -> Generator[None, None, None]:
 
 def _complain(text: str) -> None:
     """Print a message on standard error; in a terminal its long lines are wrapped at words."""
+    text = name_commands(text)
     if sys.stderr.isatty():
         text = wrap_words(text, shutil.get_terminal_size().columns)
     print(text, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Whether memory that tensors give back stays with the process, for training on a CPU with glibc.
+"""What a process on a CPU takes of its machine: how many threads, and whether freed memory stays with it.
 
 By default glibc maps each large block anew and unmaps it when it is freed. A training step allocates the same
 activations in every step, so the kernel clears the same pages again and again: up to half of the time of a step. Kept
@@ -8,6 +8,7 @@ blocks are used again as they are. What is computed does not change; the peak of
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import platform
 from pathlib import Path
@@ -21,6 +22,11 @@ VARIABLES = ("MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOL
 LIMITS = (  # of this process's group: the file of the limit and that of the use
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+
+QUOTAS = (  # of this process's group: time that it may compute in each period
+    ("/sys/fs/cgroup/cpu.max",),
+    ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
 )
 
 
@@ -78,3 +84,35 @@ def _read_group(limit: str, use: str) -> int | None:
     except OSError:
         return None
     return max(0, int(most) - int(now)) if most.isdigit() and now.isdigit() else None
+
+
+def choose_threads(wanted: int | Literal["auto"], usual: int) -> int:
+    """Choose how many threads compute.
+
+    More threads than processors wait for each other in every operation: on two processors that are shared, a step took
+    sixty times as long.
+
+    Args:
+        wanted: The number, or `auto`.
+        usual: What torch has chosen, from the cores of the machine or OMP_NUM_THREADS.
+
+    Returns:
+        For `auto` the usual number, and no more than this process may use.
+    """
+    return wanted if wanted != "auto" else max(1, min(usual, count_processors()))
+
+
+def count_processors() -> int:
+    """Count the processors that this process may use: by its affinity mask and the quota of its control group."""
+    mask = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quotas = [found for found in (_read_quota(*files) for files in QUOTAS) if found is not None]
+    return max(1, min([mask, *(math.ceil(one) for one in quotas)]))
+
+
+def _read_quota(*files: str) -> float | None:
+    """Read how many processors a quota amounts to; None where there is none."""
+    try:
+        words = " ".join(Path(file).read_text(encoding="ascii") for file in files).split()
+    except OSError:
+        return None
+    return int(words[0]) / int(words[1]) if len(words) == 2 and all(map(str.isdigit, words)) else None

@@ -17,7 +17,8 @@ import io
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -48,7 +49,30 @@ def clean_name(name: str) -> str:
     return printable(" ".join(name.split())) or "unnamed"
 
 
-_COMMAND = re.compile(r"(?:^|(?<=\s))python \S+\.py\b")
+@dataclass
+class Calling:
+    """How this process was called: by a script of the repository, or by the command `sharpstudent`.
+
+    Attributes:
+        list_commands: Lists script -> the command that is the same; None where scripts were called.
+    """
+
+    list_commands: Callable[[], Mapping[str, str]] | None = None
+
+
+CALLING = Calling()  # of this process: `sharpstudent` sets it once, before anything is printed
+
+
+def name_commands(text: str) -> str:
+    """Write commands as this process was called: `python predict.py RUN` may be `sharpstudent predict RUN`."""
+    if CALLING.list_commands is None or ".py" not in text:
+        return text
+    commands = CALLING.list_commands()
+    scripts = "|".join(re.escape(script) for script in sorted(commands, key=len, reverse=True))
+    return re.sub(rf"(?<![\w/.-])(?:python )?({scripts})(?![\w.])", lambda found: commands[found[1]], text)
+
+
+_COMMAND = re.compile(r"(?:^|(?<=\s))(?:python \S+\.py|sharpstudent \w+)\b")
 _WORD = re.compile(r"(?:`[^`]*`|\S)+")  # what stands in backticks is one word
 _ARGUMENT = re.compile(r"(?:'[^']*'|\"[^\"]*\"|\S)+")  # a word of a command, with the spaces that are quoted
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from sharpstudent.config.cli import parse_command_line
-from sharpstudent.config.run_config import SCRIPTS, RunConfig, Stage
+from sharpstudent.config.run_config import COMMANDS, SCRIPTS, RunConfig, Stage
 from sharpstudent.config.stored import find_own_run
 from sharpstudent.core.archive import BEST
 from sharpstudent.core.errors import ExitCode, Problem, RunInterrupted, UserError
@@ -178,7 +178,8 @@ class Planner:
         log = self.out / "logs" / f"{run.name}.txt"
         make_folder(log.parent)
         script = Path(sys.argv[0]).resolve().parent / SCRIPTS[self.stage]
-        command = [sys.executable, str(script), *run.words, "--resume", "auto"]
+        installed = ("-m", "sharpstudent.commands", COMMANDS[self.stage])  # where the scripts of a checkout are absent
+        command = [sys.executable, *((str(script),) if script.is_file() else installed), *run.words, "--resume", "auto"]
         begun = time.monotonic()
         with disk_errors_as_user_errors(log), open(log, "ab") as file:
             process = subprocess.Popen(command, env=self._build_environment(), stdout=file, stderr=subprocess.STDOUT)

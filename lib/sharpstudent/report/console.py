@@ -20,7 +20,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
 from sharpstudent.core.errors import format_count_of, plural
-from sharpstudent.core.naming import count_columns, printable, printable_lines, shorten, wrap_words
+from sharpstudent.core.naming import count_columns, name_commands, printable, printable_lines, shorten, wrap_words
 
 DRAW_SECONDS = 0.2  # seconds between two drawings in a terminal
 FIRST_SECONDS = 10.0  # seconds until the first plain line of a piece of work: what takes less gets none
@@ -38,7 +38,7 @@ def print_line(console: Console, line: str) -> None:
 
     In a terminal, long lines are wrapped at words; elsewhere, such as in a log, they stay whole.
     """
-    text = printable_lines(line)
+    text = name_commands(printable_lines(line))
     if console.is_terminal:
         text = wrap_words(text, console.width)
     console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -72,6 +72,11 @@ class Prediction(Plain):
     rows: str | None = None
     seconds: float = 0.0
 
+    @property
+    def probability(self) -> float | None:
+        """The score, as the API calls it."""
+        return self.score
+
 
 class ClassDetails(Plain):
     """The details of a classification.

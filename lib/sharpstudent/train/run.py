@@ -30,7 +30,7 @@ from sharpstudent.core.io import (
     remove_stray_temporaries,
     write_text_atomically,
 )
-from sharpstudent.core.memory import keep_freed_memory
+from sharpstudent.core.memory import choose_threads, keep_freed_memory
 from sharpstudent.core.naming import PathHider
 from sharpstudent.core.random import seed_everything
 from sharpstudent.evaluation.opened import choose_device
@@ -153,6 +153,8 @@ def open_run(command: CommandLine) -> Run:
         config_path=command.config_path,
         overrides=command.overrides,
     )
+    if run.device.type == "cpu":
+        torch.set_num_threads(choose_threads(command.config.threads, torch.get_num_threads()))
     kept = keep_freed_memory(command.config.keep_freed_memory, run.device.type)
     seed_everything(command.config.seed)
     threads = torch.get_num_threads()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from sharpstudent.report.console import ProgressLine
 from sharpstudent.task import Task
 from sharpstudent.train.alarms import find_alarms, note_unreadable, stop_if_too_many
 from sharpstudent.train.build import TrainingData, choose_memory_format
+from sharpstudent.train.callbacks import Callback, Callbacks, StageInfo
 from sharpstudent.train.debug.skipped import SkippedSteps
 from sharpstudent.train.dry_run import try_one_batch
 from sharpstudent.train.logger import RunLogger, build_epoch_row, collect_metrics
@@ -52,7 +53,15 @@ from sharpstudent.train.validate import PREFIX, ValidationResult, Validator, dro
 class Trainer:
     """Trains one stage; `fit` does the work."""
 
-    def __init__(self, run: Run, task: Task, data: TrainingData, step: TrainStep, about: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        run: Run,
+        task: Task,
+        data: TrainingData,
+        step: TrainStep,
+        about: Mapping[str, Any],
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
         """Prepare the training of a stage.
 
         Args:
@@ -61,7 +70,10 @@ class Trainer:
             data: The training and validation samples.
             step: The models, the criterion and the optimiser.
             about: The description that checkpoints hold.
+            callbacks: What is told of the training.
         """
+        stops = run.config.callback_errors == "stop"
+        self._callbacks = Callbacks(callbacks, stops=stops, device_type=run.device.type, say=run.say)
         self._run, self._task, self._data, self._step, self._about = run, task, data, step, dict(about)
         config, size = run.config, run.config.training.batch_size
         self._lr_schedule = build_lr_schedule(config.optimizer)
@@ -122,12 +134,16 @@ class Trainer:
             self._settle_teachers()
         title = f"stage {config.stage}"
         with ProgressLine(self._run.console, self._epochs, self._sampler.steps_per_epoch, title) as self._progress_line:
+            if self._callbacks:
+                self._callbacks.tell("start", self._describe_stage())
             while not self._is_over():
                 self._train_epoch()
                 self._progress_line.status("validating")
                 self._finish_epoch()
         best, metric = self._selection.best, config.training.selection_metric
         assert best is not None
+        if self._callbacks:
+            self._callbacks.tell("end", best.epoch, best.value)
         stopped = explain_early_stop(config.training, state, best.epoch)
         if stopped is not None:
             self._logger.note_once(stopped)
@@ -213,6 +229,9 @@ class Trainer:
         state.step += 1
         if is_save_due(config, state.step, self._sampler.steps_per_epoch, time.monotonic() - self._last_save):
             self._save_state()
+        if self._callbacks:
+            told = {**collect_metrics(result), **settings, "skipped": float(not result.ok)}
+            self._callbacks.tell("step", progress.epoch, progress.step, told)
 
     def _apply_schedules(self, progress: Progress) -> dict[str, float]:
         """Set the learning rate and the SAM radius of the next step, and return them."""
@@ -296,6 +315,23 @@ class Trainer:
         self._warn(*find_alarms(state, config, self._task, validated, ratio=ratio, is_settled=is_settled))
         state.epoch, state.step, state.sums = state.epoch + 1, 0, {}
         self._save_state()
+        if self._callbacks:
+            self._callbacks.tell("validation", last.epoch, validated.metrics)
+            self._callbacks.tell("epoch", last.epoch, {name: row[name] for name in row if row[name] is not None})
+
+    def _describe_stage(self) -> StageInfo:
+        """Describe the stage for callbacks."""
+        run, config = self._run, self._run.config
+        return StageInfo(
+            folder=run.folder,
+            stage=config.stage,
+            name=config.name,
+            config=config.model_dump(mode="json"),
+            epochs=self._epochs,
+            steps_per_epoch=self._sampler.steps_per_epoch,
+            epoch=self._state.epoch,
+            step=self._state.step,
+        )
 
     def _save_model(self, path: Path, validated: ValidationResult) -> None:
         calibration = self._task.calibrate(validated.table)

@@ -50,6 +50,15 @@ class DeepfakeTask(ClassificationTask):
     details = "sharpstudent.tasks.deepfake.report.results:FaceDetails"
     renderer = "sharpstudent.tasks.deepfake.evaluation.renderer:FaceRenderer"
     heat_map_class = 1  # fake
+    commands: ClassVar[Mapping[str, str]] = {
+        name: f"sharpstudent.tasks.deepfake.commands:{name}" for name in ("prepare", "swaps", "check")
+    }
+    scripts: ClassVar[Mapping[str, str]] = {
+        "prepare_faces.py check": "check",
+        "prepare_faces.py": "prepare",
+        "make_swaps.py": "swaps",
+    }
+    demo: ClassVar[str | None] = "make demo"
     pretrained: ClassVar[Mapping[str, str]] = {"imagenet": "sharpstudent.models.pretrained:load_imagenet"}
 
     def __init__(

@@ -22,6 +22,7 @@ from sharpstudent.tasks.deepfake.prepare import parts
 from sharpstudent.tasks.deepfake.prepare.pool import WorkerPool
 from sharpstudent.tasks.deepfake.prepare.run import run_preparation
 from sharpstudent.tasks.deepfake.prepare.settings import CropSettings, Request
+from sharpstudent.tasks.deepfake.sources import face_crops
 from text_clips import prepare, read_all, write_clips, write_many
 from text_cropper import TextCropper
 
@@ -241,12 +242,14 @@ def test_nothing_with_a_face_is_an_error_with_the_reasons_and_no_manifest(tmp_pa
     assert not json.loads((tmp_path / "set/preparation.json").read_text())["is_finished"]
 
 
-def test_missing_models_are_reported_before_anything_starts(
+def test_damaged_models_are_reported_before_anything_starts(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"fetch_models\.py face-models"):
+    face_crops.DETECTOR_FILE.parent.mkdir()
+    face_crops.DETECTOR_FILE.write_bytes(b"not the published detector")
+    with pytest.raises(UserError, match=r"is not the file that MANIFEST\.json lists for it"):
         prepare(source, tmp_path / "set")
     assert not (tmp_path / "set/parts").exists()
 

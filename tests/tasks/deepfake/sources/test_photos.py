@@ -182,15 +182,17 @@ def test_a_damaged_crop_is_an_unreadable_photo_not_a_crash(folder: Path) -> None
 
 
 @pytest.mark.usefixtures("folder")
-def test_missing_face_models_are_both_named_before_anything_else() -> None:
+def test_damaged_face_models_are_both_named_before_anything_else() -> None:
     write_faces(ROOT, {"ann": 1, "bob": 1})
+    for path in (face_crops.DETECTOR_FILE, face_crops.MESH_FILE):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"not what was published")
     with pytest.raises(UserError) as caught:
         find()
     assert [problem.where for problem in caught.value.problems] == [
         str(face_crops.DETECTOR_FILE),
         str(face_crops.MESH_FILE),
     ]
-    assert "python fetch_models.py face-models" in caught.value.as_text()
 
 
 # --- The same in two splits -----------------------------------------------------------------------------------------

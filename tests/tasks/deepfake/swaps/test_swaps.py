@@ -374,12 +374,14 @@ def test_the_output_can_be_read_by_the_source_labelled() -> None:
     assert not {face.identity for face in found.train} & {face.identity for face in found.validation}
 
 
-def test_the_missing_face_models_are_named_before_anything_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sharpstudent.tasks.deepfake.sources.face_crops import check_model_files
+def test_damaged_face_models_are_named_before_anything_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sharpstudent.tasks.deepfake.sources import face_crops
 
     write_faces(PEOPLE, {"ann": 1, "ben": 1})
-    monkeypatch.setattr(swaps, "check_model_files", check_model_files)
-    with pytest.raises(UserError, match=r"fetch_models\.py face-models"):
+    monkeypatch.setattr(swaps, "check_model_files", face_crops.check_model_files)
+    face_crops.MESH_FILE.parent.mkdir(exist_ok=True)
+    face_crops.MESH_FILE.write_bytes(b"not the published mesh")
+    with pytest.raises(UserError, match=r"is not the file that MANIFEST\.json lists for it"):
         make()
     assert not DEST.exists()
 

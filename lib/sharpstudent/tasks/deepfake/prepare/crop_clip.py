@@ -28,7 +28,7 @@ from sharpstudent.tasks.deepfake.prepare.crop_frame import FrameCropper, Network
 from sharpstudent.tasks.deepfake.prepare.parts import ClipCrops, FaceCrop
 from sharpstudent.tasks.deepfake.prepare.settings import CropSettings
 from sharpstudent.tasks.deepfake.sources.face import read_picture
-from sharpstudent.tasks.deepfake.sources.face_crops import DETECTOR_FILE, MESH_FILE, load_face_models
+from sharpstudent.tasks.deepfake.sources.face_crops import DETECTOR_FILE, MESH_FILE, load_face_models, locate
 
 
 @dataclass(frozen=True)
@@ -279,5 +279,5 @@ def load_networks() -> Networks:
     detector, mesh = load_face_models(
         min_side=0
     )  # too small a face is dropped later, where it can be distinguished from none
-    hashes = [compute_sha256(path)[:8] for path in (DETECTOR_FILE, MESH_FILE)]
+    hashes = [compute_sha256(locate(path))[:8] for path in (DETECTOR_FILE, MESH_FILE)]
     return Networks(detector, mesh, found_by=f"yunet 2023mar {hashes[0]}, face mesh 468 {hashes[1]}")

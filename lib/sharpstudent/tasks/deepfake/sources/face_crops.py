@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharpstudent.core.archive import BAD_ARCHIVE, verify
-from sharpstudent.core.arguments import advise_script
-from sharpstudent.core.errors import Problem, ProblemList
+from sharpstudent.core.errors import ProblemList
 from sharpstudent.core.files import explain, read_plain
 from sharpstudent.core.io import write_bytes_atomically
+from sharpstudent.core.shipped import FOLDER
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.modalities.faces.crop import compute_loose_box, crop
 from sharpstudent.modalities.faces.detect import find_upright
@@ -224,7 +224,7 @@ def _is_whole(crop: CropFile) -> bool:
 
 
 def load_face_models(*, min_side: float = 40) -> tuple[Any, Any]:
-    """Load YuNet and the face mesh from weights/.
+    """Load YuNet and the face mesh, from weights/ where they lie there, else those of the package.
 
     Args:
         min_side: The least width and height of a face that counts [px].
@@ -233,27 +233,23 @@ def load_face_models(*, min_side: float = 40) -> tuple[Any, Any]:
         The detector and the mesh.
 
     Raises:
-        UserError: If a model file is missing or damaged.
+        UserError: If a model file is damaged.
     """
     from sharpstudent.modalities.faces.detect import FaceDetector
     from sharpstudent.modalities.faces.landmarks import LandmarkMesh
 
     check_model_files()
-    return FaceDetector(DETECTOR_FILE, min_side=min_side), LandmarkMesh(MESH_FILE)
+    return FaceDetector(locate(DETECTOR_FILE), min_side=min_side), LandmarkMesh(locate(MESH_FILE))
+
+
+def locate(file: Path) -> Path:
+    """Locate a face model: the file itself where somebody has put one there, else the one in the package."""
+    return file if file.is_file() else FOLDER / file.name
 
 
 def check_model_files() -> None:
-    """Raise UserError that names each of the two face models that is missing, or not the file that was published."""
+    """Raise UserError that names each of the two face models that is not the file that was published."""
     problems = ProblemList()
-    for path, what in ((DETECTOR_FILE, "the face detector"), (MESH_FILE, "the face mesh")):
-        if not path.is_file():
-            problems.add(
-                Problem(
-                    where=str(path),
-                    what=f"is missing: {what}, which photos and videos need",
-                    remedy=f"{advise_script('fetch_models.py face-models')} (fetches both, 2.7 MB)",
-                )
-            )
-        else:
-            problems.attempt(verify, path)
+    for path in (DETECTOR_FILE, MESH_FILE):
+        problems.attempt(verify, locate(path))
     problems.raise_if_any()

@@ -23,7 +23,7 @@ from sharpstudent.core.io import compute_sha256, lock_folder, make_folder, write
 from sharpstudent.core.naming import printable
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.modalities.faces.swap.swap import finish_swap, resize_crop
-from sharpstudent.tasks.deepfake.sources.face_crops import DETECTOR_FILE, MESH_FILE, check_model_files
+from sharpstudent.tasks.deepfake.sources.face_crops import DETECTOR_FILE, MESH_FILE, check_model_files, locate
 from sharpstudent.tasks.deepfake.sources.photos import Photo
 from sharpstudent.tasks.deepfake.swaps.faces import FaceFinder, FoundFace, PartnerChoice
 from sharpstudent.tasks.deepfake.swaps.folder import (
@@ -222,7 +222,7 @@ def _describe(request: SwapRequest, photos: Sequence[Photo], digests: Mapping[Pa
         "version": VERSION,
         "opencv": cv2.__version__,
         "people_sha256": people.hexdigest(),
-        "models_sha256": [compute_sha256(DETECTOR_FILE), compute_sha256(MESH_FILE)],
+        "models_sha256": [compute_sha256(locate(one)) for one in (DETECTOR_FILE, MESH_FILE)],
         "per_face": request.per_face,
         "seed": request.seed,
         "split": request.split,

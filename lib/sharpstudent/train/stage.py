@@ -1,0 +1,56 @@
+"""One stage, from its command line to its report: what both training scripts and the API run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sharpstudent.config.cli import CommandLine
+from sharpstudent.models.build import build_student, build_teachers, print_layers
+from sharpstudent.registry import build_task
+from sharpstudent.train.build import build_step, open_training_data
+from sharpstudent.train.callbacks import Callback
+from sharpstudent.train.debug.replay import replay_step
+from sharpstudent.train.finish import close_stage, describe_checkpoint
+from sharpstudent.train.run import checking, open_run
+from sharpstudent.train.state import FitResult
+from sharpstudent.train.trainer import Trainer
+
+
+def run_stage(command: CommandLine, callbacks: Sequence[Callback] = ()) -> tuple[Path, FitResult] | None:
+    """Run a stage, resume it, replay one of its steps, or list the layers of its models.
+
+    Args:
+        command: The command line, checked.
+        callbacks: What is told of the training; see `train.callbacks`.
+
+    Returns:
+        The run folder and the result; None where nothing was trained.
+
+    Raises:
+        UserError: For what the user can correct.
+        RunInterrupted: After SIGINT or SIGTERM; the state is saved.
+        TrainingStopped: Where going on is useless.
+    """
+    config = command.config
+    task = build_task(config, command.task)
+    if command.list_layers:
+        print_layers(config, task)
+        return None
+    run = open_run(command)
+    has_state = run.is_resumed or run.replay is not None  # which the student's weights come from
+    with checking(run) as problems:
+        student = problems.attempt(build_student, config, task, resumed=has_state, say=run.say)
+        is_distilled = config.stage == 2
+        teacher = problems.attempt(build_teachers, config, task, say=run.say) if is_distilled else None
+        data = None if run.replay else problems.attempt(open_training_data, task, config.training.selection_metric)
+
+    step = build_step(config, student, teacher, run.device, task=task)
+    if run.replay is not None:
+        replay_step(run, step, run.replay)
+        return None
+    assert data is not None
+    trainer = Trainer(run, task, data, step, describe_checkpoint(config, task), callbacks)
+    result = trainer.fit()
+    close_stage(run, task, data, result)
+    return None if result is None else (run.folder, result)
