@@ -16,8 +16,9 @@ from __future__ import annotations
 import copy
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from sharpstudent.tasks.tokens.clauses import MOST_MISSING, FuzzyPatternTM
 from sharpstudent.tasks.tokens.transformer import UnifiedTMTransformer
 
 MOST_LEVEL, MOST_VOTE = 255, 127
+BATCH = 64  # pictures in a timed batch
 CHUNK = 4096  # tokens at once, so that the counts stay in the processor's cache
 
 
@@ -170,24 +172,11 @@ def measure_packed(
     Returns:
         The figures.
     """
-    forms = {"float": model.eval(), "packed": pack_model(model), "soft": soften_model(model)}
+    packed = pack_model(model)
+    forms = {"float": model.eval(), "packed": packed, "soft": soften_model(model)}
     answers = {name: _classify(form, images) for name, form in forms.items()}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        timed = {"float": forms["float"], "packed": forms["packed"], **dict(others)}
-        model_ms = _time({name: lambda one=one: one(image=images[:BATCH]) for name, one in timed.items()}, rounds)
-        inputs = _collect_inputs(model, images)
-        cores = {"float": model.machines, "packed": [one for one in forms["packed"].modules() if is_packed(one)]}
-        core_ms = _time(
-            {
-                name: lambda one=one: [core(x) for core, x in zip(one, inputs, strict=True)]
-                for name, one in cores.items()
-            },
-            rounds,
-        )
-    finally:
-        torch.set_num_threads(threads)
+    cores = {"float": model.machines, "packed": [one for one in packed.modules() if isinstance(one, PackedTM)]}
+    core_ms, model_ms = _time_all(cores, {"float": model, "packed": packed, **dict(others)}, images[:BATCH], rounds)
     floats = sum(4 * one.numel() for core in model.machines for one in core.parameters())
     return PackedReport(
         accuracy={name: float((answer == labels).mean()) for name, answer in answers.items()},
@@ -198,34 +187,42 @@ def measure_packed(
     )
 
 
-BATCH = 64  # pictures in a timed batch
-
-
-def is_packed(module: nn.Module) -> bool:
-    """Whether a layer is a packed machine."""
-    return isinstance(module, PackedTM)
-
-
 def _classify(model: nn.Module, images: Tensor) -> NDArray[np.int64]:
     return torch.cat([model(image=part)["logits"].argmax(1) for part in images.split(BATCH)]).numpy()
 
 
-def _collect_inputs(model: UnifiedTMTransformer, images: Tensor) -> list[Tensor]:
+def _time_all(
+    cores: dict[str, Any], models: dict[str, nn.Module], images: Tensor, rounds: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Time the machines on what they read of a batch, and whole models on the batch, with one thread [ms]."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        inputs = _collect_inputs(cores["float"], models["float"], images)
+        pairs = {name: list(zip(found, inputs, strict=True)) for name, found in cores.items()}
+        core_ms = _time({name: lambda of=of: [core(x) for core, x in of] for name, of in pairs.items()}, rounds)
+        model_ms = _time({name: lambda one=one: one(image=images) for name, one in models.items()}, rounds)
+    finally:
+        torch.set_num_threads(threads)
+    return core_ms, model_ms
+
+
+def _collect_inputs(machines: Sequence[nn.Module], model: nn.Module, images: Tensor) -> list[Tensor]:
     """Collect what each machine reads of a batch."""
     found: list[Tensor] = []
-    hooks = [one.register_forward_pre_hook(lambda _, given: found.append(given[0])) for one in model.machines]
-    model(image=images[:BATCH])
+    hooks = [one.register_forward_pre_hook(lambda _, given: found.append(given[0])) for one in machines]
+    model(image=images)
     for hook in hooks:
         hook.remove()
     return found
 
 
-def _time(calls: dict[str, object], rounds: int) -> dict[str, float]:
+def _time(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     """Time calls in turns; the median of each [ms]."""
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds + 1):
         for name, call in calls.items():
             begun = time.perf_counter()
-            call()  # type: ignore[operator]
+            call()
             taken[name].append(1000.0 * (time.perf_counter() - begun))
     return {name: statistics.median(times[1:]) for name, times in taken.items()}
