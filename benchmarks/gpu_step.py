@@ -1,4 +1,4 @@
-"""Measure SAM distillation steps on a GPU: step over floor, pictures a second, memory, the largest batch. Prints JSON.
+"""Measure SAM distillation steps on a GPU, as JSON: time over the floor, memory, the loader's share, the largest batch.
 
     python benchmarks/gpu_step.py --images 32 --seconds 25
     python benchmarks/gpu_step.py --device cpu --sizes demo --images 4 --seconds 5      tries the script itself
@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["real", "narrow"])
     parser.add_argument("--images", type=int, default=32, help="images per batch (two per sample)")
     parser.add_argument("--seconds", type=float, default=25.0, help="seconds of each setting")
+    parser.add_argument("--workers", type=int, default=min(8, os.cpu_count() or 1), help="loader processes")
     options = parser.parse_args()
     is_cuda = options.device.startswith("cuda")
     if is_cuda and not torch.cuda.is_available():
@@ -43,6 +46,8 @@ def main() -> None:
     for size in options.sizes:
         for precision in ("fp32", "bf16"):
             found.append(measure(size, precision, options, is_cuda=is_cuda))
+    for one in found:
+        one["loader"] = measure_loader(one, options)
     device = torch.cuda.get_device_name() if is_cuda else platform.processor() or "cpu"
     print(json.dumps({"run": True, "device": device, "torch": torch.__version__, "settings": found}, indent=2))
 
@@ -77,6 +82,21 @@ def measure(size: str, precision: Any, options: argparse.Namespace, *, is_cuda: 
         "peak_mib": peak,
         "largest_batch": find_largest(size, compute, options) if is_cuda else None,
     }
+
+
+def measure_loader(setting: dict[str, Any], options: argparse.Namespace) -> dict[str, float]:
+    """Measure the loader's share: how much of the time of a step the making of its pictures takes, without overlap.
+
+    Above 1 the GPU waits for the loader. Samples are drawn faces with their blends, two pictures each.
+    """
+    from loader import measure as measure_rate
+    from loader import write_sets
+
+    settings = argparse.Namespace(size=setting["side_px"], items=64, crops=24, faces=Path("none"))
+    with tempfile.TemporaryDirectory() as name:
+        write_sets(Path(name), settings)
+        rate = 2.0 * measure_rate(Path(name) / "shards", settings, options.workers)
+    return {"workers": options.workers, "images_per_s": rate, "share": setting["images_per_s"] / rate}
 
 
 def find_largest(size: str, compute: ComputeSection, options: argparse.Namespace) -> int:

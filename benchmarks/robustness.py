@@ -99,15 +99,19 @@ def time_corruptions(pictures: list[NDArray[np.uint8]], options: argparse.Namesp
 
 
 def load_model(checkpoint: Path | None) -> tuple[nn.Module, str]:
+    from sharpstudent.checkpoint.store import load_checkpoint
     from sharpstudent.models.vision import build_classifier
 
-    from demo.measure import find_run, load_trained
+    from demo.measure import find_run
 
     if checkpoint is None and not any(Path("output").glob("demo_distill_*/weights/best_model.pth")):
         torch.manual_seed(0)
         return build_classifier("tf_efficientnet_lite0", classes=2, dropout=0.0).eval(), "untrained lite0"
-    trained = load_trained(checkpoint or find_run("demo_distill_*"))
-    return trained.model, str(trained.about["architecture"])
+    trained = load_checkpoint(checkpoint or find_run("demo_distill_*"))
+    name = str(trained.about["architecture"])
+    model = build_classifier(name, classes=len(trained.about["classes"]), dropout=trained.about["dropout"])
+    model.load_state_dict(trained.tensors["model"])
+    return model.eval(), name
 
 
 def read_crops(options: argparse.Namespace) -> list[tuple[str, NDArray[np.uint8]]]:

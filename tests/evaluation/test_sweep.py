@@ -87,6 +87,8 @@ def test_a_value_stands_where_the_config_has_its_key_in_the_stage_or_in_a_term()
         assert merge(keys, {key: 9}, 2)["stage2"]["terms"] == [{"term": "hard"}, {**terms[1], "weight": 9}]
     with pytest.raises(UserError, match="leads to 'kd', which is not there"):
         merge(keys, {"terms.kd.weight": 9}, 2)
+    with pytest.raises(UserError, match="leads to 'terms', which is not there"):
+        merge({"lr": 1}, {"terms.kd.weight": 9}, 2)
     assert terms[1]["weight"] == 1
 
 
@@ -148,6 +150,7 @@ def test_a_list_ends_in_a_table_and_the_best_config_and_goes_on_where_it_was_sto
     assert json.loads((place / "swept/trials.json").read_text())[1]["state"] == "complete"
     with pytest.raises(UserError, match="began with another rho"):
         main([*words[:-4], "--set", "rho=0.2", "--out", "swept"])
+    assert read_config_file(place / "swept/settings.json")["config"]["rho"] == 0.1
 
 
 def test_what_cannot_be_trained_is_refused_before_the_first_trial(place: Path) -> None:
@@ -156,6 +159,7 @@ def test_what_cannot_be_trained_is_refused_before_the_first_trial(place: Path) -
             main(["config.json", "--vary", vary, "--out", f"swept_{vary[-1]}"])
         assert said in refused.value.as_text()
         assert not list(place.glob("swept*/runs"))
+    main(["config.json", "--vary", "temperature=1.0", "--out", "swept_3"])  # a corrected command is another sweep
     with pytest.raises(UserError, match="--trials: is missing: lr is a range"):
         main(["config.json", "--vary", "lr=0.1..0.2"])
 

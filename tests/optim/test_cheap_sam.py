@@ -9,7 +9,7 @@ import torch
 from sharpstudent.config.run_config import OptimizerSection
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.schedules import Progress
-from sharpstudent.optim.build import build_optimizer
+from sharpstudent.optim.build import build_optimizer, build_rho_schedule
 from sharpstudent.optim.cheap_sam import CheapSAM, SamVariant, find_norm_parameters
 from sharpstudent.optim.sam import SAM
 from torch import Tensor, nn
@@ -227,3 +227,13 @@ def test_without_a_key_it_is_plain_sam() -> None:
     assert type(build_optimizer(make_section(), make_network())) is SAM
     for keys in ({"sam_every": 2}, {"sam_subset": 0.5}, {"sam_adaptive": True}, {"sam_friendly": True}):
         assert type(build_optimizer(make_section(**keys), make_network())) is CheapSAM
+
+
+def test_sam_in_the_last_share_of_the_steps_has_its_radius_there_and_none_before() -> None:
+    section = OptimizerSection(base="sgd", lr=0.1, rho=0.05, sam_last=0.25)
+    schedule = build_rho_schedule(section)
+    assert [schedule(Progress(epoch, step, 2, 4)) for epoch in (1, 2) for step in range(4)] == [0.0] * 6 + [0.05] * 2
+    assert section.chooses_ascents
+    assert not section.model_copy(update={"sam_last": 1.0}).chooses_ascents
+    rising = build_rho_schedule(section.model_copy(update={"rho_end": 0.1}))
+    assert rising(Progress(2, 3, 2, 4)) == pytest.approx(0.05 + 0.05 * 7 / 8)

@@ -8,10 +8,12 @@ import torch
 from sharpstudent.core.schedules import Progress
 from sharpstudent.core.types import Batch
 from sharpstudent.optim.build import LossScale
+from sharpstudent.train.oom import MemoryRetry
 from sharpstudent.train.state import capture_step, restore_step
 from sharpstudent.train.step import TrainStep
 from step_traps import Trap, raise_from, to_nan, trap_after_update, trap_gradient, trap_loss
 from tiny_models import START, are_identical, make_batch, make_full_step, make_student, make_teacher, take_snapshot
+from tiny_runs import make_config, make_run
 
 DEVICE = torch.device(os.environ.get("SHARPSTUDENT_TEST_DEVICE", "cuda"))
 pytestmark = [
@@ -83,3 +85,21 @@ def test_a_resumed_run_goes_on_bit_for_bit_on_the_same_device() -> None:
     restore_step(resumed, state)
     assert [resumed(draw(seed), Progress(1, seed, 1, 8)) for seed in (2, 3)] == expected
     assert are_identical(take_snapshot(resumed), take_snapshot(step))
+
+
+def test_a_batch_that_does_not_fit_is_halved_until_it_does() -> None:
+    config = make_config(halve_on_out_of_memory=True, batch_size=4)  # four samples of two pictures
+    step, sizes = start(parts=1, loss_scale=None), []
+
+    def allocate(_: object, args: tuple[()], given: dict[str, torch.Tensor]) -> None:
+        sizes.append(len(given["image"]))
+        if len(given["image"]) > 2:
+            torch.empty(10**15, device=DEVICE)  # more than any device has: its allocator refuses
+
+    step.student.register_forward_pre_hook(allocate, with_kwargs=True)
+    retry = MemoryRetry(make_run(config, device=DEVICE.type), step, items=4)
+    before = take_snapshot(step)
+    assert retry(draw(0), START).ok
+    assert sizes == [8, 4, *[2] * 8]  # two tries, then four parts in each of two passes
+    assert retry.raised_parts == 4
+    assert not are_identical(take_snapshot(step), before)

@@ -35,13 +35,6 @@ from sharpstudent.criterion.weighted_sum import WeightedTerm
 def build_cross_entropy(section: TermSection, shapes: Shapes) -> WeightedTerm:
     """Build the term `hard`.
 
-    Args:
-        section: The term in the config.
-        shapes: Shapes of the models' outputs.
-
-    Returns:
-        The term.
-
     Raises:
         UserError: For a head of one output.
     """
@@ -94,13 +87,6 @@ def compute_margin(logits: Tensor) -> Tensor:
 def build_binary(section: TermSection, shapes: Shapes) -> WeightedTerm:
     """Build the term `binary`.
 
-    Args:
-        section: The term in the config.
-        shapes: Shapes of the models' outputs.
-
-    Returns:
-        The term.
-
     Raises:
         UserError: For a head of more than two outputs.
     """
@@ -129,13 +115,6 @@ def compute_binary(logits: Tensor, labels: Tensor) -> Tensor:
 
 def build_focal(section: TermSection, shapes: Shapes) -> WeightedTerm:
     """Build the term `focal`.
-
-    Args:
-        section: The term in the config.
-        shapes: Shapes of the models' outputs.
-
-    Returns:
-        The term.
 
     Raises:
         UserError: For a head of one output.
@@ -182,13 +161,6 @@ def build_heatmap(section: TermSection, shapes: Shapes) -> WeightedTerm:
     """Build the term `heatmap`.
 
     It reads the output and the target called `heatmap`, unless the config names others.
-
-    Args:
-        section: The term in the config.
-        shapes: Shapes of the models' outputs.
-
-    Returns:
-        The term.
     """
     return make_target_term(section, shapes, compute_heatmap, on="heatmap", target="heatmap")
 

@@ -46,13 +46,6 @@ SMALLEST_VARIANCE = 1e-14  # added to that of a row of logits before it divides 
 def build_distillation(section: TermSection, shapes: Shapes) -> WeightedTerm:
     """Build the term `kd`.
 
-    Args:
-        section: The term in the config.
-        shapes: Shapes of the models' outputs.
-
-    Returns:
-        The term.
-
     Raises:
         UserError: For a head of one output, and of two with `standardise`.
     """
@@ -148,13 +141,6 @@ def _check(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -
 def build_decoupled(section: TermSection, shapes: Shapes) -> WeightedTerm:
     """Build the term `dkd`.
 
-    Args:
-        section: The term in the config.
-        shapes: Shapes of the models' outputs.
-
-    Returns:
-        The term.
-
     Raises:
         UserError: For a head of two outputs or fewer.
     """
@@ -215,13 +201,6 @@ def _split_classes(logits: Tensor, is_label: Tensor) -> tuple[Tensor, Tensor]:
 def build_sigmoid_distillation(section: TermSection, shapes: Shapes) -> WeightedTerm:
     """Build the term `kd_sigmoid`.
 
-    Args:
-        section: The term in the config.
-        shapes: Shapes of the models' outputs.
-
-    Returns:
-        The term.
-
     Raises:
         UserError: For a head of more than two outputs.
     """
@@ -260,13 +239,6 @@ def compute_kd_sigmoid(student_logits: Tensor, teacher_logits: Tensor, temperatu
 
 def build_self_distillation(section: TermSection, shapes: Shapes) -> WeightedTerm:
     """Build the term `self`.
-
-    Args:
-        section: The term in the config.
-        shapes: Shapes of the models' outputs.
-
-    Returns:
-        The term.
 
     Raises:
         UserError: For a head of one output.

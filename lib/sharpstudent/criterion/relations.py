@@ -52,13 +52,6 @@ SMALLEST_LENGTH = 1e-8  # of a vector that is divided by its length
 def build_dist(section: TermSection, shapes: Shapes) -> WeightedTerm:
     """Build the term `dist`.
 
-    Args:
-        section: The term in the config.
-        shapes: Shapes of the models' outputs.
-
-    Returns:
-        The term.
-
     Raises:
         UserError: For a head of one output, for one of two unless `inter_weight` is 0, and if both weights are 0.
     """
@@ -117,13 +110,6 @@ def _correlate(one: Tensor, other: Tensor, dim: int) -> Tensor:
 def build_rkd(section: TermSection, shapes: Shapes) -> WeightedTerm:
     """Build the term `rkd`.
 
-    Args:
-        section: The term in the config.
-        shapes: Shapes of the models' outputs.
-
-    Returns:
-        The term.
-
     Raises:
         UserError: For angles between rows of one value each, and if both weights are 0.
     """
@@ -181,13 +167,6 @@ def _compute_angles(rows: Tensor) -> Tensor:
 
 def build_supcon(section: TermSection, shapes: Shapes) -> WeightedTerm:
     """Build the term `supcon`.
-
-    Args:
-        section: The term in the config.
-        shapes: Shapes of the models' outputs.
-
-    Returns:
-        The term.
 
     Raises:
         UserError: For an output of one value a row.

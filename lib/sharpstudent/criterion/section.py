@@ -1,4 +1,9 @@
-"""Helpers for the builders of terms: sections with all settings, shapes of the models' outputs, `make_*` functions."""
+"""Helpers for the builders of terms: sections with all settings, shapes of the models' outputs, `make_*` functions.
+
+A builder, which `TERMS` of config/terms.py or a task names, takes a term's `section` in the config and the `shapes` of
+the models' outputs. It returns the term, or raises UserError where the term cannot teach these models. What a builder's
+own docstring says is what it refuses.
+"""
 
 from __future__ import annotations
 

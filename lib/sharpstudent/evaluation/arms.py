@@ -227,6 +227,7 @@ def plan_sam(config: RunConfig, task: type[TaskKind]) -> Plan:
         Arm("subset", "sam_subset 0.25", {**plain, "sam_subset": 0.25}),
         Arm("norm_subset", "sam_norm_only, sam_subset 0.25", {**plain, "sam_norm_only": True, "sam_subset": 0.25}),
         Arm("every", "sam_every 5", {**plain, "sam_every": 5}),
+        Arm("last", "sam_last 0.2", {**plain, "sam_last": 0.2}),
         Arm("adaptive", "sam_adaptive", {**plain, "sam_adaptive": True}),
         Arm("friendly", "sam_friendly", {**plain, "sam_friendly": True}),
     )

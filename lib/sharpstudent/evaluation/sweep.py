@@ -37,6 +37,8 @@ from sharpstudent.evaluation.sweep_choice import Grid, Parzen, Trial, build_choo
 from sharpstudent.metrics.metric import Metric
 from sharpstudent.registry import find_task
 
+LISTS = ("terms", "teachers")  # keys whose entries are named by their `name`, `term` or place
+LONGEST_NAME = 80  # characters of the folder's name
 DIVERGED = 3  # the exit code of a training that stopped itself
 PURPOSE = (
     """Which values are best? Trains CONFIG with other values of some keys, and writes a table and the best config."""
@@ -74,7 +76,7 @@ def main(argv: Sequence[str]) -> None:
     add("--no-pruning", action="store_true", help="train every trial to its end")
     add = parser.add_argument_group("running").add_argument
     add("--jobs", metavar="N", type=read_number(int, 1, 100), default=1, help="runs side by side (%(default)s)")
-    add("--out", metavar="FOLDER", type=read_path, help="default: output/sweep_CONFIG")
+    add("--out", metavar="FOLDER", type=read_path, help="default: output/sweep_CONFIG_KEYS")
     read = parser.parse_args(list(argv))
     space = read_space(read.vary)
     keys = apply_overrides(read_config_file(read.config), read.overrides)
@@ -82,24 +84,24 @@ def main(argv: Sequence[str]) -> None:
     stage: Stage = read.stage
     words = [str(read.config), "-n", "sweep", *to_sets(read.overrides)]
     command = parse_command_line(words, stage=stage, find_task=find_task)
-    out: Path = read.out or Path("output") / f"sweep_{read.config.stem}"
+    named = "_".join([read.config.stem, *(one.key.rpartition(".")[2] for one in space)])
+    out: Path = read.out or Path("output") / f"sweep_{named[:LONGEST_NAME]}"
     check_writable(out, f"--out {out}")
     chooser = build_chooser(space, read.trials, read.seed, side_by_side=read.jobs, prunes=not read.no_pruning)
     metric = command.task.metrics[command.config.training.selection_metric]
     planner = Planner(out, read.config.parent, stage=stage, side_by_side=read.jobs)
-    _check_settings(out / "settings.json", {"config": keys, "stage": stage, "vary": sorted(read.vary)})
     sweep = Sweep(planner, keys, chooser, metric, f"val_{command.config.training.selection_metric}")
+    settings, path = {"config": keys, "stage": stage, "vary": sorted(read.vary)}, out / "settings.json"
+    if sweep.trials:
+        _check_settings(path, settings)
     sweep.check_all()
+    write_text_atomically(path, json.dumps(settings, indent=2) + "\n")
     sweep.train_all()
     _write(sweep, read.config, stage)
 
 
 def _check_settings(path: Path, settings: dict[str, Any]) -> None:
-    """Keep what the sweep began with.
-
-    Raises:
-        UserError: Where it differs from what an earlier sitting kept: trials of two kinds would stand in one table.
-    """
+    """Raise UserError where a sweep began with other settings: trials of two kinds would stand in one table."""
     kept = read_own(path, dict[str, Any])
     for name in settings if kept else ():
         before, now = kept.get(name), settings[name]
@@ -115,8 +117,6 @@ def _check_settings(path: Path, settings: dict[str, Any]) -> None:
             got=json.dumps(now),
             remedy="write --out FOLDER for a new sweep, or repeat the command as it was",
         )
-    make_folder(path.parent)
-    write_text_atomically(path, json.dumps(settings, indent=2) + "\n")
 
 
 class Sweep:
@@ -287,7 +287,7 @@ def merge(keys: Mapping[str, Any], values: Mapping[str, Any], stage: Stage) -> d
 
 def _enter(place: Any, part: str, key: str) -> Any:
     """Find a group, which is made where there is none, or the entry of a list."""
-    if isinstance(place, dict):
+    if isinstance(place, dict) and (part in place or part not in LISTS):
         return place.setdefault(part, {})
     entries = place if isinstance(place, list) else []
     names = [str(one.get("name", one.get("term"))) if isinstance(one, dict) else "" for one in entries]
@@ -298,8 +298,8 @@ def _enter(place: Any, part: str, key: str) -> Any:
     raise UserError.about(
         f"--vary {key}",
         f"leads to {part!r}, which is not there",
-        expected=", ".join(filter(None, names)) or "a group of CONFIG",
-        remedy="name a key as CONFIG has it, such as terms.kd.weight",
+        expected=", ".join(filter(None, names)) or "a key of CONFIG, which has no such list",
+        remedy="name a key as CONFIG has it, such as lr or, where it has a list of terms, terms.kd.weight",
     )
 
 

@@ -195,7 +195,7 @@ def find_misfit(run: RunRecord) -> Iterator[Advice]:
 
 def find_drift(run: RunRecord) -> Iterator[Advice]:
     """BatchNorm statistics that have not settled: in evaluation the model is another than in training."""
-    if not run.norms:
+    if not run.norms or len(run.rows) < LEAST_EPOCHS:
         return
     mean = statistics.median(one.mean for one in run.norms.values())
     variance = statistics.median(one.variance for one in run.norms.values())
