@@ -200,7 +200,7 @@ def write_experiments(results: Mapping[str, Mapping[str, Any]], settings: Settin
     lines = [
         "# 07 — Experiments",
         "",
-        f"Data: {data.get('data_source', 'ntu')}, protocol {data.get('protocol', 'xsub60')}. Top-1 accuracy in per cent",
+        f"{data.get('data_source', 'ntu')}, protocol {data.get('protocol', 'xsub60')}. Top-1 accuracy in per cent",
         "on the test, which no training opened; in brackets 95 % intervals over people. The bands are those that the",
         "document expects on NTU60 xsub: they are no measurement.",
         "",

@@ -81,7 +81,8 @@ class SkeletonRenderer(Renderer):
             for name in dict.fromkeys(one.model for one in measured.mistakes)
         ]
         classes = _list_classes(evaluation)
-        confusions = [build_confusion(model.name, _join(model.tables), classes) for model in evaluation.models]
+        models = sorted(evaluation.models, key=lambda model: model.role != "distilled")
+        confusions = [build_confusion(model.name, _join(model.tables), classes) for model in models]
         return OwnPage(TEMPLATE, PACKAGE, {"confusions": confusions, "mistakes": shown})
 
 
