@@ -3,7 +3,7 @@
     make demo-skeleton
 
 Each part is one of the project's own command lines, printed before it runs. People 9 and 10 of ten are the test: two
-people carry no claim. That comes from five folds (docs/skeleton.md).
+people carry no claim; folds over all ten would (docs/skeleton.md).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def build_comparison() -> tuple[str, ...]:
 
 
 def main() -> int:
-    end = "Two people carry no claim: docs/skeleton.md has five folds over ten people, and their command."
+    end = "Two people carry no claim: folds over all ten would (docs/skeleton.md)."
     return run_parts([*PARTS, ("compare on the people of the test", build_comparison)], end=end)
 
 
