@@ -111,10 +111,10 @@ def _pack(read: Any, model: Any, images: Any, labels: list[int], folder: Path) -
     smaller, faster = sizes["float"] / sizes["packed"], core["float"] / core["packed"]
     _say(f"machines: {sizes['float']:,} bytes as float32, {sizes['packed']:,} packed ({smaller:.0f} times smaller)")
     _say(
-        f"machines, {BATCH} pictures, one thread: {core['float']:.1f} and {core['packed']:.1f} ms ({faster:.1f} times)"
+        f"machines, {BATCH} pictures, processor time: {core['float']:.1f}, {core['packed']:.1f} ms ({faster:.1f} times)"
     )
     times = ", ".join(f"{name} {ms:.1f} ms" for name, ms in found.model_ms.items())
-    _say(f"whole models, {BATCH} pictures, one thread: {times}")
+    _say(f"whole models, {BATCH} pictures, processor time, one thread: {times}")
     _say(f"also in {folder / 'packed.json'}")
 
 

@@ -140,8 +140,8 @@ class PackedReport:
         accuracy: Share of right answers of the hard float model, of the packed one and of the soft one.
         agreement: Share of pictures with the arg max of the hard float model, of the packed and of the soft one.
         core_bytes: Bytes of the machines, as float32 and packed.
-        core_ms: Median time of the machines for all pictures, as float32 and packed, one thread.
-        model_ms: Median time of each whole model for a batch, by name, one thread.
+        core_ms: Median processor time of the machines for a batch, as float32 and packed, one thread.
+        model_ms: Median processor time of each whole model for a batch, by name, one thread.
     """
 
     accuracy: dict[str, float]
@@ -218,11 +218,11 @@ def _collect_inputs(machines: Sequence[nn.Module], model: nn.Module, images: Ten
 
 
 def _time(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Time calls in turns; the median of each [ms]."""
+    """Take the processor time of calls in turns, which other processes hardly change; the median of each [ms]."""
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds + 1):
         for name, call in calls.items():
-            begun = time.perf_counter()
+            begun = time.process_time()
             call()
-            taken[name].append(1000.0 * (time.perf_counter() - begun))
+            taken[name].append(1000.0 * (time.process_time() - begun))
     return {name: statistics.median(times[1:]) for name, times in taken.items()}
