@@ -190,6 +190,7 @@ class Answer:
         rows: The values of these rows, each in the order of the columns.
         charts: Charts of the page, instances of `report.chart.Chart`.
         pictures: Pictures of the page, by title: a file's bytes (JPEG or PNG) and a caption each.
+        has_whole_pictures: Whether the page shows them large and whole; otherwise as small squares, which suit crops.
     """
 
     outcome: str
@@ -203,6 +204,7 @@ class Answer:
     pictures: Mapping[str, Sequence[tuple[bytes, str]]] = field(
         default_factory=dict[str, "Sequence[tuple[bytes, str]]"]
     )
+    has_whole_pictures: bool = False
 
 
 @dataclass(frozen=True)

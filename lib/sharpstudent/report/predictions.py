@@ -360,6 +360,7 @@ def _render(template: str, prediction: Prediction, answer: Answer, **parts: Any)
             prediction=prediction,
             charts=[(chart, render_svg(chart)) for chart in answer.charts],
             pictures=pictures,
+            are_whole=answer.has_whole_pictures,
             made_at=datetime.now(UTC).isoformat(timespec="seconds"),
             colours={"light": (LIGHT_PAPER, LIGHT_SERIES), "dark": (DARK_PAPER, DARK_SERIES)},
             **parts,

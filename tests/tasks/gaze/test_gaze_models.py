@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from sharpstudent.core.errors import UserError
+from sharpstudent.core.types import ModelSpec
 from sharpstudent.models.weights import load_weights
 from sharpstudent.tasks.gaze.feature_cache import FeatureCache
 from sharpstudent.tasks.gaze.model import GazeHead, GazeModel, build_coverage, build_masks, build_positions
+from sharpstudent.tasks.gaze.task import GazeTask
 
 SMALL = {"input_size": 32, "dim": 32, "layers": 1}
 BOX = torch.tensor([[0.0, 0.0, 0.5, 0.5], [0.5, 0.25, 1.0, 1.0], [0.98, 0.98, 1.0, 1.0]])
@@ -112,3 +114,32 @@ def test_features_are_computed_once_for_the_same_pixels(tmp_path) -> None:
         with torch.no_grad():
             assert torch.equal(cache(model.backbone, image), again)
         assert file.read_bytes() == whole
+
+
+def test_maps_of_another_size_are_resized_and_said() -> None:
+    model = build_small()
+    model.has_backbone = True
+    _, notes = model.adapt_tensors({f"head.{key}": one for key, one in model.head.state_dict().items()}, 0)
+    assert f"its maps of {2 * model.backbone.cells} x {2 * model.backbone.cells} cells are resized to 64 x 64" in notes
+    outputs = model(torch.rand(1, 3, 32, 32), torch.tensor([0]), BOX[:1])
+    assert outputs["heatmap"].shape == (1, 64, 64)
+
+
+@pytest.mark.slow
+def test_an_exported_model_takes_a_picture_and_boxes_of_any_number_of_heads() -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    from sharpstudent.deploy.convert import build_form, quiet, to_onnx
+
+    task = GazeTask(GazeTask.Section(layout="vat", image_size=32))
+    model = task.build_student(ModelSpec("gazelle_test_vit", {"dim": 32, "layers": 1})).eval()
+    with quiet():
+        content = to_onnx(build_form(model, task.example_batch(3), task.export_spec())).SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    given = {"image": torch.rand(2, 3, 32, 32), "image_index": torch.tensor([0, 0, 1, 1, 1]), "box": torch.rand(5, 4)}
+    given["box"][:, 2:] = given["box"][:, :2] + 0.2
+    found = session.run(["heatmap", "inside"], {name: one.numpy() for name, one in given.items()})
+    with torch.inference_mode():
+        wanted = model(**given)
+    for name, values in zip(("heatmap", "inside"), found, strict=True):
+        torch.testing.assert_close(torch.from_numpy(values), wanted[name], rtol=1e-3, atol=1e-4)

@@ -8,7 +8,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 from gaze_trees import draw_picture, make_gazefollow
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.types import InputSource
@@ -142,7 +141,11 @@ def test_predict_draws_where_each_looks(tmp_path: Path) -> None:
     assert "1 person in 1 frame: 1 looks at" in ended.out
     (drawn,) = (tmp_path / "answers").rglob("*.gaze.jpg")
     assert cv2.imread(str(drawn)).shape == (64, 96, 3)
-    answers = json.loads((tmp_path / "answers" / "predictions.json").read_text())
-    assert answers
-    checkpoint = torch.load(run / "weights" / "best_model.pth", weights_only=True)
-    assert checkpoint
+    (page,) = (tmp_path / "answers").glob("*.html")
+    assert '<ul class="faces whole">' in page.read_text(encoding="utf-8")
+    (answer,) = json.loads((tmp_path / "answers" / "predictions.json").read_text())["predictions"]
+    assert answer["outcome"] == "looks"
+    ended = place.call("evaluate_model.py", str(run), "--out", "report")
+    assert ended.code == 0, ended.err
+    assert "report/figures/best_and_worst.jpg" in ended.out.replace("\n", "")
+    assert cv2.imread(str(tmp_path / "report" / "figures" / "best_and_worst.jpg")) is not None

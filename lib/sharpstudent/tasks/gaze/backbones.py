@@ -78,6 +78,7 @@ class Backbone(nn.Module):
     Attributes:
         net: The network, as timm builds it.
         channels: The channels C of the map.
+        cells: The cells of a side of the map.
         fine: Whether the map of half the stride is joined to the last one, four cells as channels of one. A map of
             stride 32 alone does not show which way a face is turned.
     """
@@ -105,7 +106,7 @@ class Backbone(nn.Module):
             values = config.get(key) or {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}[key]
             self.register_buffer(key, torch.tensor(values).reshape(1, 3, 1, 1), persistent=False)
         with torch.no_grad():  # in evaluation mode, so that statistics of BatchNorm stay as they are
-            self.channels = int(self.eval()(torch.zeros(1, 3, side, side)).shape[1])
+            _, self.channels, _, self.cells = map(int, self.eval()(torch.zeros(1, 3, side, side)).shape)
         self.train()
 
     def forward(self, image: Tensor) -> Tensor:

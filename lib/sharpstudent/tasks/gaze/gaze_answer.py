@@ -87,7 +87,12 @@ def _add_frame(seen: _Seen, table: Table, tracker: Tracker) -> None:
         second = float(table["second"][0])
         looks = np.ones(len(boxes), bool) if inside is None else inside >= INSIDE
         drawn = draw_looks(table["picture"][0], boxes / np.array([width, height] * 2), peaks, people, looks)
-        seen.shown.append((_encode(drawn), f"at {second:.1f} s" if seen.frames > 1 or second else "where each looks"))
+        seen.shown.append(
+            (
+                _encode(drawn),
+                f"at {second:.1f} s" if seen.frames > 1 or second else "a line to the likeliest place of each",
+            )
+        )
         if len(seen.shown) > 2 * FRAMES_SHOWN:
             seen.shown, seen.step = seen.shown[::2], 2 * seen.step
     if number == 1:
@@ -186,7 +191,7 @@ def _answer(seen: _Seen, tracker: Tracker, *, is_final: bool) -> Answer:
     sentence = f"{format_count_of(people, 'person')} in {format_count_of(seen.frames, 'frame')}: {_tell(seen)}."
     reasons = (
         *remarks,
-        "A peak is the likeliest place, not a certain one; `spread`: the share of the picture nearly as likely.",
+        "A peak is the likeliest place, not a certain one; spread is the share of the picture nearly as likely.",
         "Heads are found by their faces: who looks away from the camera may be missing.",
     )
     if not is_final:
@@ -196,7 +201,16 @@ def _answer(seen: _Seen, tracker: Tracker, *, is_final: bool) -> Answer:
         pictures["How likely each place is, in the first frame"] = tuple(seen.maps)
     rows = [(*row[:2], row[2] + 1, *row[3:]) for row in seen.rows]
     details = {"people": people, "frames": seen.frames, "width": seen.sizes[0], "height": seen.sizes[1]}
-    return Answer(LOOKS, sentence, reasons, details=details, columns=COLUMNS, rows=rows, pictures=pictures)
+    return Answer(
+        outcome=LOOKS,
+        sentence=sentence,
+        reasons=reasons,
+        details=details,
+        columns=COLUMNS,
+        rows=rows,
+        pictures=pictures,
+        has_whole_pictures=True,
+    )
 
 
 def _tell(seen: _Seen) -> str:

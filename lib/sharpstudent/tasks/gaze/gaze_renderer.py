@@ -29,13 +29,11 @@ class ShownHead:
 
     Attributes:
         kind: `best` or `worst`.
-        id: The name of its row.
         distance: From the peak to the nearest mark, in sides of the picture.
         picture: The picture with its map, uint8 (TILE, TILE, 3) RGB.
     """
 
     kind: str
-    id: str
     distance: float
     picture: NDArray[np.uint8]
 
@@ -137,7 +135,7 @@ def _draw_head(session: Session, evaluation: Evaluation, table: Table, kind: str
         heatmap = run_model(opened.model, batch.inputs)["heatmap"][place].float().cpu().numpy()
     marks = batch.targets["points"][place].cpu().numpy()
     picture = _draw_row(batch, place, heatmap, marks)
-    return ShownHead(kind, str(table["id"][row]), float(table["min_l2"][row]), picture)
+    return ShownHead(kind, float(table["min_l2"][row]), picture)
 
 
 def _draw_row(batch: Batch, row: int, heatmap: NDArray[np.float32], marks: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -119,7 +119,7 @@ class GazeHead(nn.Module):
         if self.pool is not None:
             tokens = tokens + self._pool(features, index, box)
         if self.inout_token is not None:
-            tokens = torch.cat([self.inout_token.weight.expand(len(tokens), 1, -1), tokens], 1)
+            tokens = torch.cat([self.inout_token.weight.expand(tokens.shape[0], 1, -1), tokens], 1)
         tokens = self.transformer(tokens)
         outputs: dict[str, Tensor] = {}
         if self.inout_head is not None:
@@ -240,6 +240,9 @@ class GazeModel(nn.Module):
         if self.has_backbone and not own.keys() & adapted.keys():
             adapted |= own
             notes.append("warning: the file has no tensors of the backbone, and those that are loaded already stay")
+        side = 2 * self.backbone.cells
+        if side != MAP_SIDE and any(key.startswith("head.linear") for key in adapted):
+            notes.append(f"its maps of {side} x {side} cells are resized to {MAP_SIDE} x {MAP_SIDE}")
         extra = [key for key in adapted if key.startswith(("head.weight", "head.bias", "classifier.", "fc."))]
         if extra and not any(key.startswith("head.linear") for key in adapted):
             adapted = {key: one for key, one in adapted.items() if key not in extra}

@@ -22,6 +22,7 @@ from sharpstudent.modalities.faces.landmarks import LandmarkMesh
 from sharpstudent.tasks.gaze.scenes import read_picture
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+TABLES = ("faces.csv", "index.csv", "people.csv")  # who is in which photo
 SIDE = 160  # px of the cut-out: heads are drawn at half this size
 FACE_HEIGHT = 92.0  # px from the top of the forehead's mesh to the chin, in the cut-out
 MOST_TURN = 18.0  # degrees by which the face of a photo may be turned away: one side is not seen otherwise
@@ -72,9 +73,6 @@ def list_photos(folders: Sequence[Path]) -> list[tuple[Path, str]]:
             raise UserError.about(str(folder), "has no photos", expected=", ".join(SUFFIXES), remedy="name another one")
         found += listed
     return found
-
-
-TABLES = ("faces.csv", "index.csv", "people.csv")
 
 
 def _read_table(path: Path) -> Iterator[tuple[Path, str]]:
