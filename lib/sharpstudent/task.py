@@ -196,6 +196,7 @@ class Task(ABC):
 
         Args:
             inputs: The group of options that say how an input is read; `open_input` finds their values in its source.
+                One whose help begins with "with --out" is refused where no folder for answers is named.
             models: The group of options for a model whose file does not describe itself; `Renderer.open_model` gets
                 their values.
         """

@@ -13,6 +13,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import jsonschema
 import pytest
 import torch
@@ -99,7 +100,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def served(folder: Path) -> Generator[Served]:
-    found = Served(folder, "model.pth", "sure.pth", "--most-megabytes", "1")
+    found = Served(folder, "model.pth", "sure.pth", "--most-megabytes", "1", "--most-waiting", "1")
     yield found
     assert found.end() == 0
     assert found.list_sessions() == []
@@ -141,6 +142,52 @@ def test_what_is_too_large_or_comes_from_elsewhere_is_refused_with_a_message(ser
     assert served.list_uploads() == []
 
 
+def test_more_files_than_may_wait_are_refused_until_a_place_is_free(served: Served) -> None:
+    kind = {"Content-Type": "multipart/form-data; boundary=limit"}
+
+    def wait_for_status(wanted: int) -> bytes:
+        end = time.monotonic() + 300
+        while (found := served.send("/predict", b"--limit--\r\n", **kind))[0] != wanted:
+            assert time.monotonic() < end, found
+            time.sleep(0.05)
+        return found[1]
+
+    slow = [http.client.HTTPConnection("127.0.0.1", served.port, timeout=120) for _ in range(2)]
+    for connection in slow:  # one that is judged and one that waits, whose files do not come
+        connection.putrequest("POST", "/predict")
+        for name, value in {**kind, "Content-Length": "1000"}.items():
+            connection.putheader(name, value)
+        connection.endheaders()
+    assert "2 files are waiting already" in json.loads(wait_for_status(503))["error"]
+    for connection in slow:
+        connection.close()
+    assert b"No file was sent" in wait_for_status(400)
+
+
+def drop(page: Page, file: Path) -> None:
+    """Drop a file on the page's field, and send the form."""
+    place = page.evaluate(
+        "(({x, y}) => ({x: x + 20, y: y + 20}))(document.getElementById('file').getBoundingClientRect())"
+    )
+    for kind in ("dragEnter", "dragOver", "drop"):
+        data = {"items": [], "files": [str(file)], "dragOperationsMask": 1}
+        page.call("Input.dispatchDragEvent", type=kind, data=data, **place)
+    assert page.evaluate("document.getElementById('file').files[0].name") == file.name
+    click(page, "button.main")
+
+
+def take_camera_picture(page: Page) -> None:
+    """Let the page show the camera, and judge what it sees."""
+    page.evaluate("document.getElementById('camera').click()")
+    end = time.monotonic() + 300
+    while not page.evaluate(
+        "document.getElementById('view').videoWidth > 0 && !document.getElementById('live').hidden"
+    ):
+        assert time.monotonic() < end, page.evaluate("document.getElementById('status').textContent")
+        time.sleep(0.05)
+    click(page, "#shoot")
+
+
 def submit(page: Page, file: Path) -> None:
     """Give a file to the page's form, send it, and wait for the page that follows."""
     root = page.call("DOM.getDocument")["root"]["nodeId"]
@@ -152,7 +199,7 @@ def submit(page: Page, file: Path) -> None:
 def click(page: Page, selector: str) -> None:
     page.evaluate("window.isOld = true")
     page.evaluate(f"document.querySelector({selector!r}).click()")
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while page.evaluate("window.isOld === true || document.readyState !== 'complete'"):
         assert time.monotonic() < end, "no page followed"
         time.sleep(0.1)
@@ -164,7 +211,12 @@ def test_the_page_answers_in_a_browser_at_390_px_and_asks_nobody_else(
 ) -> None:
     program = find_browser()
     assert program is not None
-    with start_browser(program, tmp_path) as browser:
+    # A camera that shows the drawn face, from a file of JPEG pictures one after the other.
+    film = b"".join([cv2.imencode(".jpg", draw_face(1, 200)[0])[1].tobytes()] * 30)
+    (tmp_path / "camera.mjpeg").write_bytes(film)
+    camera = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+    camera += (f"--use-file-for-fake-video-capture={tmp_path / 'camera.mjpeg'}",)
+    with start_browser(program, tmp_path, more_flags=camera) as browser:
         page = browser.open_page()
         page.open(f"http://127.0.0.1:{served.port}/", width=390, scheme="light")
         tree = page.call("Accessibility.getFullAXTree")["nodes"]
@@ -185,11 +237,18 @@ def test_the_page_answers_in_a_browser_at_390_px_and_asks_nobody_else(
             (lambda: submit(page, folder / "film.avi"), "Timeline"),
             (lambda: submit(page, folder / "<img src=x onerror=alert(1)>.png"), "Inconclusive"),
             (lambda: submit(page, folder / "bad.jpg"), "Not readable"),
+            (lambda: drop(page, folder / "face.png"), "Inconclusive: the face scores"),
+            (lambda: take_camera_picture(page), "Inconclusive: the face scores"),
+            (
+                lambda: (page.evaluate("document.getElementById('model').value = 1"), drop(page, folder / "face.png")),
+                "Fake likely",
+            ),
         ):
             act()
             assert words in page.evaluate("document.body.textContent")
             assert page.evaluate("document.activeElement.id") == "answer"
             assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert page.evaluate("document.getElementById('model').selectedOptions[0].text") == "sure"
         page.take_picture(tmp_path / "page.png")
         assert {re.match(r"[a-z]+://[^/]+", one)[0] for one in page.list_requests()} == {  # pyright: ignore[reportOptionalSubscript]
             f"http://127.0.0.1:{served.port}"

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import html
+import http.server
 import importlib.util
 import io
 import json
 import os
 import re
 import sys
+import threading
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +25,8 @@ import torch
 from drawn_faces import draw_face
 from made_videos import cut_end, write_video
 from numpy.typing import NDArray
-from sharpstudent.checkpoint.store import load_checkpoint, save_checkpoint
+from sharpstudent.checkpoint.store import export_model, load_checkpoint, save_checkpoint
+from sharpstudent.core import shipped
 from sharpstudent.core.errors import RunInterrupted
 from sharpstudent.core.naming import unescape_cell
 from sharpstudent.models.vision import build_classifier
@@ -265,6 +271,24 @@ def test_a_model_of_others_is_refused_until_it_is_said_which_output_means_fake(
     assert "no thresholds are stored" in one["sentence"]
 
 
+def test_a_model_that_comes_with_the_package_is_named_by_its_name(
+    place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
+    ended = predict(place, "tiny-faces", "in/a.png")
+    assert ended.code == 2
+    assert "models that come with the package: none" in ended.err
+    checkpoint = load_checkpoint(place / "sure.pth")
+    save_checkpoint(tmp_path / "tiny-faces.pth", checkpoint.tensors, about=checkpoint.about)
+    export_model(tmp_path / "tiny-faces.pth", {"epoch": 1})
+    digest = hashlib.sha256((tmp_path / "tiny-faces.safetensors").read_bytes()).hexdigest()
+    (tmp_path / "tiny-faces.safetensors.sha256").write_text(f"{digest}  tiny-faces.safetensors\n")
+    (one,) = read_lines(predict(place, "tiny-faces", "in/a.png", "--json")).values()
+    assert one["outcome"] == "fake_likely"
+    ended = predict(place, "tiny-face", "in/a.png")
+    assert "did you mean tiny-faces?" in ended.err
+
+
 def test_a_list_a_pattern_and_an_address_are_inputs(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"in/a.png\n\nin/sub/b.png\n")))
     assert set(read_lines(predict(place, "model.pth", "-", "--json"))) == {"a.png", "b.png"}
@@ -272,6 +296,44 @@ def test_a_list_a_pattern_and_an_address_are_inputs(place: Workplace, monkeypatc
     address = f"file://{place / 'in/film.avi'}"
     (one,) = read_lines(predict(place, "model.pth", address, "--every-frame", "--json")).values()
     assert one["details"]["frames"] == 9
+    with serve_folder(place / "in") as server:
+        words = (f"{server}/film.avi", f"{server}/none.avi", "99")
+        found = read_lines(predict(place, "model.pth", *words, "--every-frame", "--json"))
+    assert found["film.avi"]["details"]["frames"] == 9
+    assert "no stream that can be opened" in found["none.avi"]["sentence"]
+    assert "no camera that can be opened" in found["camera 99"]["sentence"]
+
+
+@contextlib.contextmanager
+def serve_folder(folder: Path) -> Generator[str]:
+    """Serve the files of a folder over HTTP, as a network camera serves its film."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *words: Any) -> None:
+            super().__init__(*words, directory=str(folder))
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_options_that_contradict_each_other_or_lack_a_folder_are_refused(place: Workplace) -> None:
+    for words, told in (
+        (("--fps", "2", "--every-frame"), "not allowed with argument --fps"),
+        (("--annotate",), "add --out answers"),
+        (("--annotate", "--json"), "add --out answers"),
+    ):
+        ended = predict(place, "model.pth", "in/a.png", *words)
+        assert ended.code == 2
+        assert told in ended.err
 
 
 def test_frames_are_chosen_by_number_by_time_or_all_of_them(place: Workplace) -> None:

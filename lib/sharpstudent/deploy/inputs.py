@@ -33,6 +33,7 @@ from sharpstudent.task import Task
 PREDICT, APP = "predict.py", "app.py"
 STDIN = "-"  # the word for a list of inputs on standard input, one a line
 MOST_CAMERAS = 100
+WITH_OUT = "with --out"  # with these words begins the help of an option that needs the other one
 SHOWN = 5  # endings that a line names
 _PURPOSE = """Answer about single files: what a trained model says of each, in a sentence, as JSON, as a table and as a
 page that opens without a network. No labels are needed."""
@@ -103,6 +104,10 @@ def parse_prediction(argv: Sequence[str]) -> tuple[type[Task], PredictionCommand
     _add_running_options(parser.add_argument_group("output and running"))
     read = parser.read(argv)
     name, path = split_model(read.model)
+    for action in inputs._group_actions if read.out is None else ():
+        if str(action.help).startswith(WITH_OUT) and getattr(read, action.dest):
+            option = action.option_strings[0]
+            raise UserError.about(option, "writes files, and no folder for them is named", remedy="add --out answers")
     of_model, of_inputs = _split_options(read, models, inputs)
     command = fill(
         PredictionCommand,

@@ -279,7 +279,6 @@ class _InputProgress(Display):
     def finish(self) -> None:
         """Count an input as done."""
         self._finished, self._share = self._finished + 1, 0.0
-        self._draw_if_due()
 
     def follow(self, tables: Iterator[Table], name: str) -> Iterator[Table]:
         """Pass on the tables of an input, and show how far it is read, where its rows tell."""

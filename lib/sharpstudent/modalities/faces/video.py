@@ -110,7 +110,9 @@ class OpenCvStream:
         except (cv2.error, UnicodeError, ValueError) as error:
             raise StreamError(self.backend, f"cannot be opened ({str(error).strip().splitlines()[0]})") from None
         if not self._capture.isOpened():
-            raise StreamError(self.backend, "is no video that can be read, or is cut off")
+            kind = "video that can be read, or is cut off" if isinstance(path, Path) else "stream that can be opened"
+            kind = "camera that can be opened" if isinstance(path, int) else kind
+            raise StreamError(self.backend, f"is no {kind}")
         self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
         self.claimed = self._read_number(cv2.CAP_PROP_FRAME_COUNT)
         self.width = self._read_number(cv2.CAP_PROP_FRAME_WIDTH)

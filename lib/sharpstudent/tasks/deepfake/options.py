@@ -37,12 +37,12 @@ def add_input_options(inputs: Any, models: Any) -> None:
         inputs: The group of options for inputs.
         models: The group of options for models.
     """
+    which = inputs.add_mutually_exclusive_group()
     text = "frames of each video, evenly spread, as in an evaluation (default: 32)"
-    add_option(inputs, OPTIONS, "--frames", help=text)
-    inputs.add_argument(
-        "--fps", metavar="X", type=read_number(float, 0, 1000, above=True), help="frames of each second of a video"
-    )
-    inputs.add_argument("--every-frame", action="store_true", help="all frames of a video")
+    add_option(which, OPTIONS, "--frames", help=text)
+    number = read_number(float, 0, 1000, above=True)
+    which.add_argument("--fps", metavar="X", type=number, help="frames of each second of a video")
+    which.add_argument("--every-frame", action="store_true", help="all frames of a video")
     add_option(inputs, OPTIONS, "--min-face", help="smaller faces are not judged, px (%(default)s)")
     text = "with --out: also each video with its faces marked, and its sound (extra `video`)"
     inputs.add_argument("--annotate", action="store_true", help=text)
