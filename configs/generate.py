@@ -26,10 +26,14 @@ from sharpstudent.tasks.deepfake.report.results import Results
 
 
 def find_details() -> dict[str, type[BaseModel]]:
-    """Find the form of the details of each registered task's predictions, by the task's name in predictions.json."""
+    """Find the form of the details of each registered task's predictions, by the task's name in predictions.json.
+
+    A task that describes its predictions itself, and names no form, has none: that of its base is another's.
+    """
     found: dict[str, type[BaseModel]] = {}
     for task in map(find_task, list_tasks()):
-        if task.details is not None:
+        owners = [next(base for base in task.__mro__ if name in vars(base)) for name in ("describe", "details")]
+        if task.details is not None and issubclass(owners[1], owners[0]):
             module, name = task.details.split(":")
             found[f"{task.__module__}:{task.__qualname__}"] = getattr(importlib.import_module(module), name)
     return found

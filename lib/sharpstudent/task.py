@@ -81,8 +81,8 @@ class Task(ABC):
         group_unit: What reports call a group.
         terms: The task's own loss terms by name, beside those of `config.terms`.
         renderer: `module:Class` that draws and reports for this task, loaded when needed; None for the general one.
-        details: `module:Class` of the pydantic model of `Answer.details`, for the published schema of predictions.json;
-            None for a form that is not published, which a task whose `describe` has other details sets.
+        details: `module:Class` of the pydantic model of the details that `describe` gives, for the published schema of
+            predictions.json; a task with a `describe` of its own names its own, or has none there.
         pretrained: Further values of the key `student_init`, each with the `module:function` that loads such weights
             into a model, as `models.pretrained.load_imagenet` does.
         heat_map_class: The number of the class that heat maps show the evidence for; None for the likeliest one.

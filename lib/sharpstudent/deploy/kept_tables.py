@@ -23,6 +23,7 @@ from sharpstudent.core.types import Table
 
 FORM = "sharpstudent/tables/1"
 LEAST_TABLES = 16  # of a line: an input with fewer of them begins anew, and leaves no file
+MOST_TEXT = 500_000  # characters of a table: with whole pictures in it, hours would fill the disk
 _NUMBERS = "biuf"  # kinds of NumPy's types
 
 
@@ -43,7 +44,8 @@ class KeptTables:
         Raises:
             UserError: Where the disk refuses.
         """
-        self._path, self._header, self._pending = path, _write_line({"form": FORM, "key": key}), list[dict[str, Any]]()
+        self._path, self._header = path, _write_line(json.dumps({"form": FORM, "key": key}))
+        self._pending = list[str]()  # tables as JSON
         self._is_usable, self.count, size = True, 0, 0
         if not os.path.lexists(path):
             return
@@ -62,7 +64,8 @@ class KeptTables:
         """Keep one more table.
 
         Args:
-            table: The table. Where it holds what no file can, such as an object of the task's own, nothing is kept.
+            table: The table. Where one is too large, or holds what no file can, such as an object of the task's own,
+                nothing of the input is kept: it begins anew.
             is_settled: Whether there is a table of each sample up to the last one that was read.
 
         Raises:
@@ -71,13 +74,16 @@ class KeptTables:
         if not self._is_usable:
             return
         try:
-            self._pending.append({name: _encode(column) for name, column in table.items()})
+            text = json.dumps({name: _encode(column) for name, column in table.items()})
         except TypeError:
+            text = ""
+        if not 0 < len(text) <= MOST_TEXT:
             self._is_usable = False
             self.remove()
             return
+        self._pending.append(text)
         if is_settled and len(self._pending) >= LEAST_TABLES:
-            line = _write_line({"tables": self._pending})
+            line = _write_line(f'{{"tables": [{", ".join(self._pending)}]}}')
             if self.count:
                 append_text(self._path, line)
             else:
@@ -106,8 +112,7 @@ class KeptTables:
                 yield tables, file.tell()
 
 
-def _write_line(content: Any) -> str:
-    text = json.dumps(content)
+def _write_line(text: str) -> str:
     return f"{zlib.crc32(text.encode()):08x} {text}\n"
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sharpstudent.core.errors import format_count_of
 from sharpstudent.core.types import Answer, Table
 from sharpstudent.modalities.faces.detect import Tracker
+from sharpstudent.report.results import Plain
 from sharpstudent.tasks.gaze.map_metrics import find_peaks
 
 LOOKS, NO_HEAD = "looks", "no_head"
@@ -25,6 +26,15 @@ PARTIAL = 50  # frames between two partial answers
 INSIDE = 0.5  # probability from which on somebody looks into the picture
 # RGB of people, one after the other.
 COLOURS = ((230, 75, 53), (0, 120, 190), (0, 150, 90), (240, 160, 0), (140, 80, 190), (90, 90, 90))
+
+
+class LookDetails(Plain):
+    """What predictions.json says besides the answer: people, frames, width and height of a frame [px]."""
+
+    people: int
+    frames: int
+    width: int
+    height: int
 
 
 @dataclass
@@ -200,7 +210,7 @@ def _answer(seen: _Seen, tracker: Tracker, *, is_final: bool) -> Answer:
     if seen.maps:
         pictures["How likely each place is, in the first frame"] = tuple(seen.maps)
     rows = [(*row[:2], row[2] + 1, *row[3:]) for row in seen.rows]
-    details = {"people": people, "frames": seen.frames, "width": seen.sizes[0], "height": seen.sizes[1]}
+    details = LookDetails(people=people, frames=seen.frames, width=seen.sizes[0], height=seen.sizes[1]).model_dump()
     return Answer(
         outcome=LOOKS,
         sentence=sentence,

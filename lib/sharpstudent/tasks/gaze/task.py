@@ -37,6 +37,7 @@ class GazeTask(Task):
     Section = GazeSection
     section: GazeSection
     metrics: ClassVar[Mapping[str, Metric]] = METRICS
+    details = "sharpstudent.tasks.gaze.gaze_answer:LookDetails"
     unit, group_unit = "head", "picture"
     renderer = "sharpstudent.tasks.gaze.gaze_renderer:GazeRenderer"
     pretrained: ClassVar[Mapping[str, str]] = {"imagenet": "sharpstudent.tasks.gaze.model:load_backbone"}

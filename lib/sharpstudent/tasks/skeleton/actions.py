@@ -16,10 +16,38 @@ from scipy.special import softmax
 from sharpstudent.core.errors import format_count_of
 from sharpstudent.core.types import Answer, Table
 from sharpstudent.data.arrays import describe_classes
+from sharpstudent.report.results import Plain
 
 MOST_ACTIONS = 10_000  # of one input that an answer lists
 SHOWN = 5  # actions in a sentence
 PARTIAL_SECONDS = 30.0  # of an input between two partial answers
+
+
+class TimedAction(Plain):
+    """An action of an input: when it begins and ends [s], its class, and the probability of that."""
+
+    start: float
+    end: float
+    action: str
+    probability: float
+
+
+class MotionDetails(Plain):
+    """What predictions.json says of a moving skeleton besides the answer.
+
+    Attributes:
+        temperature: The stored temperature of the logits; null where none is stored.
+        windows: The number of windows; null for arrays that are no recording.
+        ms_a_window: The time for each window, reading and model [ms]; null for such arrays.
+        actions: Neighbouring windows of one class.
+        classes: The names of the classes, for such arrays.
+    """
+
+    temperature: float | None
+    windows: int | None = None
+    ms_a_window: float | None = None
+    actions: tuple[TimedAction, ...] = ()
+    classes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -94,20 +122,20 @@ def _describe(found: Sequence[Action], windows: int, begun: float, temperature: 
         shown = "; ".join(f"{one.start:.1f} to {one.end:.1f} s {one.name}" for one in found[:SHOWN])
         more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
         sentence = f"{shown}{more}."
+    actions = tuple(
+        TimedAction(
+            start=round(one.start, 3), end=round(one.end, 3), action=one.name, probability=round(one.probability, 6)
+        )
+        for one in found
+    )
     return Answer(
         outcome=longest.name,
         sentence=sentence,
         reasons=(f"{format_count_of(windows, 'window')}; {milliseconds:.1f} ms for each, reading and model.",),
         score=longest.probability,
-        details={
-            "temperature": temperature,
-            "windows": windows,
-            "ms_a_window": round(milliseconds, 2),
-            "actions": [
-                {"start": round(one.start, 3), "end": round(one.end, 3), "action": one.name,
-                 "probability": round(one.probability, 6)} for one in found
-            ],
-        },
-        columns=("start", "end", "action", "probability"),
-        rows=[(round(one.start, 3), round(one.end, 3), one.name, round(one.probability, 6)) for one in found],
-    )  # fmt: skip
+        details=MotionDetails(
+            temperature=temperature, windows=windows, ms_a_window=round(milliseconds, 2), actions=actions
+        ).model_dump(mode="json", exclude={"classes"}),
+        columns=tuple(TimedAction.model_fields),
+        rows=[tuple(action.model_dump().values()) for action in actions],
+    )

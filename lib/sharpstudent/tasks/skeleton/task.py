@@ -57,6 +57,7 @@ class SkeletonTask(ClassificationTask):
     }
     unit, group_unit = "sequence", "person"
     renderer = "sharpstudent.tasks.skeleton.renderer:SkeletonRenderer"
+    details = "sharpstudent.tasks.skeleton.actions:MotionDetails"
 
     def __init__(
         self, section: Any = None, facts: Mapping[str, Any] | None = None, *, allow: Sequence[str] = ()
