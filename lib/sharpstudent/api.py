@@ -112,7 +112,8 @@ class Model:
         """
         from sharpstudent.data.dataset import UnreadableSample
         from sharpstudent.deploy.inputs import find_inputs
-        from sharpstudent.deploy.predict import Predictor, describe_stored, explain_unreadable
+        from sharpstudent.deploy.predict import describe_stored, explain_unreadable
+        from sharpstudent.deploy.predictor import Predictor
         from sharpstudent.report.predictions import Prediction, build_prediction
 
         found = find_inputs(list(map(str, sources)), self._task.list_suffixes(), self._options)
