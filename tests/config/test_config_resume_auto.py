@@ -232,3 +232,15 @@ def test_the_help_explains_it(capsys: pytest.CaptureFixture[str]) -> None:
     shown = " ".join(capsys.readouterr().out.split())
     for words in ("`auto`: the newest run", "./auto", "relaunched by a scheduler", "exits 0 when the run is complete"):
         assert words in shown
+
+
+@pytest.mark.parametrize("began", ["true", "false"])
+def test_a_run_keeps_the_memory_format_that_it_began_with_where_the_config_leaves_it_open(began: str) -> None:
+    folder = leave_run("11_01_00_00_00", "--set", f"channels_last={began}")
+    for words in (COMMAND, ("mine.json", "--resume", str(folder))):
+        line = parse(*words)
+        assert line.resume == folder
+        assert line.config.compute.channels_last is (began == "true")
+    other = "false" if began == "true" else "true"
+    assert "channels_last" in refuse("mine.json", "--resume", str(folder), "--set", f"channels_last={other}")
+    assert parse("mine.json", "-n", "run").config.compute.channels_last == "auto"

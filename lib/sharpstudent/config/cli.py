@@ -36,6 +36,7 @@ from sharpstudent.config.stored import (
     compare_configs,
     find_own_run,
     find_run,
+    keep_choices,
     load_run_config,
     only_task,
     take_free,
@@ -309,7 +310,7 @@ class _Command:
             config = self._take_free(stored).model_copy(update={"name": name, "allow": allow})
             notes = [f"continuing {folder} with its own config, {folder / STORED_NAME}"]
         else:
-            config = self._resolve(self.given, name, stored.config_name, allow)
+            config = keep_choices(stored, self._resolve(self.given, name, stored.config_name, allow))
             notes = [f"continuing {folder}", *self._describe(self.given, config)]
         for problem in (*check_name(config.name), *check_allow(allow)):
             raise UserError(problem)

@@ -459,7 +459,11 @@ class ComputeSection(Frozen):
     precision: Precision = Field(
         default="fp32", description="bf16 and fp16 compute under autocast; fp16 scales the loss, and weights stay fp32"
     )
-    channels_last: bool = Field(default=False, description="store images and weights channels last in memory")
+    channels_last: Literal[True, False, "auto"] = Field(
+        default=False,
+        description="store images and weights channels last in memory; auto: on a CPU, where convolutions are faster "
+        "so (false in tasks that do not set it); a run that is resumed keeps what it began with",
+    )
     gradient_checkpointing: bool = Field(
         default=False, description="keep fewer activations and compute them again: less memory, about a third more time"
     )

@@ -266,6 +266,22 @@ def take_free(stored: RunConfig, free: Mapping[str, Any]) -> RunConfig:
     return stored.model_copy(update={**plain, "training": stored.training.model_copy(update=training)})
 
 
+def keep_choices(old: RunConfig, new: RunConfig) -> RunConfig:
+    """Take what a run has chosen itself where a config leaves it to the run.
+
+    Args:
+        old: The config of the run.
+        new: The config of the command.
+
+    Returns:
+        A copy of the second.
+    """
+    if new.compute.channels_last != "auto":
+        return new
+    compute = new.compute.model_copy(update={"channels_last": old.compute.channels_last})
+    return new.model_copy(update={"compute": compute})
+
+
 def compare_configs(old: RunConfig, new: RunConfig) -> list[str]:
     """List the differences between two configs, without the keys that may change freely.
 
@@ -276,7 +292,7 @@ def compare_configs(old: RunConfig, new: RunConfig) -> list[str]:
     Returns:
         A line `key: old -> new` for each value that differs.
     """
-    before, after = _flatten(old), _flatten(new)
+    before, after = _flatten(old), _flatten(keep_choices(old, new))
     return [
         f"{key}: {_show(before, key)} -> {_show(after, key)}"
         for key in dict.fromkeys((*before, *after))

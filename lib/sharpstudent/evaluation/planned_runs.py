@@ -29,6 +29,7 @@ from sharpstudent.core.archive import BEST
 from sharpstudent.core.errors import ExitCode, Problem, RunInterrupted, UserError
 from sharpstudent.core.files import read_json, read_text
 from sharpstudent.core.io import disk_errors_as_user_errors, make_folder, write_text_atomically
+from sharpstudent.core.memory import count_processors
 from sharpstudent.core.naming import printable
 from sharpstudent.evaluation.arms import find_newest
 from sharpstudent.registry import find_task
@@ -210,11 +211,6 @@ class Planner:
         shared = {"OMP_NUM_THREADS": threads} if self.side_by_side > 1 else {}
         paths = os.pathsep.join(filter(None, [str(self.beside), os.environ.get("PYTHONPATH")]))
         return {**shared, **os.environ, "PYTHONPATH": paths}
-
-
-def count_processors() -> int:
-    """Count the processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _wait(process: subprocess.Popen[bytes], is_hopeless: Callable[[], bool] | None) -> tuple[bool, int, Any]:

@@ -249,7 +249,7 @@ def _check_rows(config: RunConfig, criterion: WeightedSum, task: Task) -> None:
 
 def choose_memory_format(compute: ComputeSection) -> torch.memory_format:
     """Choose the memory format of images and weights."""
-    return torch.channels_last if compute.channels_last else torch.contiguous_format
+    return torch.channels_last if compute.channels_last is True else torch.contiguous_format
 
 
 def move_model(model: nn.Module, device: torch.device, memory_format: torch.memory_format) -> None:

@@ -142,9 +142,10 @@ def open_run(command: CommandLine) -> Run:
     Raises:
         UserError: When the device is absent, and when another process is training the run.
     """
+    device = choose_device(command.config.device)
     run = Run(
-        config=command.config,
-        device=choose_device(command.config.device),
+        config=_choose_layout(command.config, device),
+        device=device,
         console=build_console(),
         resumed_from=command.resume,
         folder=command.resume or Path(),
@@ -165,6 +166,14 @@ def open_run(command: CommandLine) -> Run:
     if run.is_resumed and not run.dry_run:
         run.lock_folder()
     return run
+
+
+def _choose_layout(config: RunConfig, device: torch.device) -> RunConfig:
+    """Choose the memory format where the config leaves it to the device; the run keeps it when it is resumed."""
+    if config.compute.channels_last != "auto":
+        return config
+    compute = config.compute.model_copy(update={"channels_last": device.type == "cpu"})
+    return config.model_copy(update={"compute": compute})
 
 
 @contextlib.contextmanager

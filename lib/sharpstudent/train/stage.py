@@ -45,7 +45,7 @@ def run_stage(command: CommandLine, callbacks: Sequence[Callback] = ()) -> tuple
         teacher = problems.attempt(build_teachers, config, task, say=run.say) if is_distilled else None
         data = None if run.replay else problems.attempt(open_training_data, task, config.training.selection_metric)
 
-    step = build_step(config, student, teacher, run.device, task=task)
+    step = build_step(run.config, student, teacher, run.device, task=task)
     if run.replay is not None:
         replay_step(run, step, run.replay)
         return None

@@ -25,6 +25,7 @@ class DeepfakeSection(TaskSection):
         "student": "mobilevitv2_200",
         "student_init": "imagenet",
         "teacher": "efficientnet-b4",
+        "channels_last": "auto",
     }
 
     data_source: Literal["ffpp", "photos", "labelled", "manifest"] = Field(
