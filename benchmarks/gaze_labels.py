@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from sharpstudent.tasks.gaze.section import GazeSection
 from sharpstudent.tasks.gaze.task import GazeTask
 
 TRAIN, TEST_HEADS, MARKS = 125_557, 4_782, 10
@@ -46,7 +47,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_tables(Path(folder))
         begun = time.process_time()
-        parts = GazeTask(GazeTask.Section(data_root=folder)).open_data("train", "validation", "test")
+        parts = GazeTask(GazeSection(data_root=folder)).open_data("train", "validation", "test")
         seconds = time.process_time() - begun
     for samples in parts:
         print(samples.notes[0])

@@ -17,6 +17,7 @@ import onnxruntime
 import torch
 from sharpstudent.core.types import ModelSpec
 from sharpstudent.deploy.convert import build_form, quiet, to_onnx
+from sharpstudent.tasks.gaze.section import GazeSection
 from sharpstudent.tasks.gaze.task import GazeTask
 
 SIDES, HEADS, RUNS = (224, 320, 448, 640), 2, 9
@@ -37,7 +38,7 @@ def main() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     for side in SIDES:
-        task = GazeTask(GazeTask.Section(image_size=side))
+        task = GazeTask(GazeSection(image_size=side))
         model = task.build_student(ModelSpec("gazelle_tf_efficientnet_lite0", OPTIONS)).eval()
         with quiet():
             content = to_onnx(build_form(model, task.example_batch(3), task.export_spec())).SerializeToString()
