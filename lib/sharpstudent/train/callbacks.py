@@ -115,9 +115,6 @@ class Callbacks:
         """
         self._callbacks, self._stops, self._device_type, self._say = list(callbacks), stops, device_type, say
 
-    def __bool__(self) -> bool:
-        return bool(self._callbacks)
-
     def tell(self, event: str, *values: Any) -> None:
         """Call a method of every callback.
 

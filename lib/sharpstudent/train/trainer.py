@@ -72,8 +72,10 @@ class Trainer:
             about: The description that checkpoints hold.
             callbacks: What is told of the training.
         """
-        stops = run.config.callback_errors == "stop"
-        self._callbacks = Callbacks(callbacks, stops=stops, device_type=run.device.type, say=run.say)
+        self._callbacks: Callbacks | None = None  # so that an epoch without any enters no further file
+        if callbacks:
+            stops = run.config.callback_errors == "stop"
+            self._callbacks = Callbacks(callbacks, stops=stops, device_type=run.device.type, say=run.say)
         self._run, self._task, self._data, self._step, self._about = run, task, data, step, dict(about)
         config, size = run.config, run.config.training.batch_size
         self._lr_schedule = build_lr_schedule(config.optimizer)
@@ -134,7 +136,7 @@ class Trainer:
             self._settle_teachers()
         title = f"stage {config.stage}"
         with ProgressLine(self._run.console, self._epochs, self._sampler.steps_per_epoch, title) as self._progress_line:
-            if self._callbacks:
+            if self._callbacks is not None:
                 self._callbacks.tell("start", self._describe_stage())
             while not self._is_over():
                 self._train_epoch()
@@ -142,7 +144,7 @@ class Trainer:
                 self._finish_epoch()
         best, metric = self._selection.best, config.training.selection_metric
         assert best is not None
-        if self._callbacks:
+        if self._callbacks is not None:
             self._callbacks.tell("end", best.epoch, best.value)
         stopped = explain_early_stop(config.training, state, best.epoch)
         if stopped is not None:
@@ -229,7 +231,7 @@ class Trainer:
         state.step += 1
         if is_save_due(config, state.step, self._sampler.steps_per_epoch, time.monotonic() - self._last_save):
             self._save_state()
-        if self._callbacks:
+        if self._callbacks is not None:
             told = {**collect_metrics(result), **settings, "skipped": float(not result.ok)}
             self._callbacks.tell("step", progress.epoch, progress.step, told)
 
@@ -315,7 +317,7 @@ class Trainer:
         self._warn(*find_alarms(state, config, self._task, validated, ratio=ratio, is_settled=is_settled))
         state.epoch, state.step, state.sums = state.epoch + 1, 0, {}
         self._save_state()
-        if self._callbacks:
+        if self._callbacks is not None:
             self._callbacks.tell("validation", last.epoch, validated.metrics)
             self._callbacks.tell("epoch", last.epoch, {name: row[name] for name in row if row[name] is not None})
 
