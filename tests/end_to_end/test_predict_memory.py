@@ -41,8 +41,6 @@ def find_peak(folder: Path, film: Path) -> tuple[int, int]:
         "--fps",
         "1",
         "--json",
-        "--out",
-        f"{film}.answers",
         "--device",
         "cpu",
     ]
