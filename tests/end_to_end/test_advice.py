@@ -154,7 +154,10 @@ APP: dict[str, str] = {
 PASTED: dict[str, str] = {
     **dict.fromkeys(
         ("--set data.word={}", "--set data.data_root=FOLDER", "--set data.features=audio", "--set data.duration=1.0",
-         "--set data.sample_rate=16000", "--set data.check_chain=false", "python fetch_models.py wakeword"),
+         "--set data.sample_rate=16000", "--set data.check_chain=false", "python fetch_models.py wakeword",
+         "--set data.mined={}", "--set student=tiny_conv", "--set teacher=speech_embedding",
+         "--set stage2.batch_size=16",
+         "python train_student_only.py configs/wakeword_teacher.json -n wakeword_teacher"),
         "tests/tasks/wakeword/test_wakeword_run.py",
     ),
     "--equal": "tests/end_to_end/test_ablate_command.py",

@@ -76,6 +76,16 @@ def test_a_word_in_a_long_recording_is_found_with_its_time(place: Workplace) -> 
     assert all(6.0 <= time <= 8.0 for time in times) or answer["score"] < 0.9  # a tiny run may not reach its threshold
 
 
+def test_false_alarms_of_a_run_are_mined(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sharpstudent.tasks.wakeword import mine
+
+    monkeypatch.chdir(place.folder)
+    rng = np.random.default_rng(2)
+    soundfile.write("quiet.wav", rng.normal(0, 0.01, 4 * RATE), RATE)
+    mine.main([str(place.find_run("wakeword_distill")), "quiet.wav", "--out", "mined"])
+    assert (place / "mined" / "hard_negative").is_dir()
+
+
 def test_an_export_takes_audio_features_and_gives_the_logits(place: Workplace) -> None:
     onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: the extra onnx")
     run = place.find_run("wakeword_distill")
@@ -96,8 +106,12 @@ def test_distillation_from_a_head_that_nobody_trained_is_refused(place: Workplac
 
 def test_what_messages_advise_is_accepted(place: Workplace) -> None:
     for words in ("data.word=yes", "data.data_root=FOLDER", "data.features=audio", "data.duration=1.0",
-                  "data.sample_rate=16000", "data.check_chain=false"):  # fmt: skip
+                  "data.sample_rate=16000", "data.check_chain=false", "data.mined=FOLDER", "student=tiny_conv",
+                  "teacher=speech_embedding", "stage2.batch_size=16"):  # fmt: skip
         check(place.call(STAGE_1, "configs/wakeword.json", "-n", "x", "--set", words, "--print-config"))
+    check(
+        place.call("train_student_only.py", "configs/wakeword_teacher.json", "-n", "wakeword_teacher", "--print-config")
+    )
     check(place.call("fetch_models.py", "wakeword"))
 
 

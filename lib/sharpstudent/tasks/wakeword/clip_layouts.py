@@ -17,6 +17,7 @@ from sharpstudent.data.splits import assign_splits
 from sharpstudent.tasks.wakeword.clips import (
     BACKGROUND,
     CATEGORIES,
+    HARD,
     NEGATIVE,
     POSITIVE,
     ROOMS,
@@ -56,7 +57,21 @@ def find_clips(section: WakewordSection) -> FoundClips:
             remedy="--set data.data_root=FOLDER with the folder of your recordings; docs/wakeword.md shows the layouts",
         )
     layout = _guess_layout(root) if section.layout == "auto" else section.layout
-    return LAYOUTS[layout](root, section)
+    found = LAYOUTS[layout](root, section)
+    return found if section.mined is None else replace(found, clips=(*found.clips, *_find_mined(Path(section.mined))))
+
+
+def _find_mined(folder: Path) -> list[VoiceClip]:
+    """Find the false alarms of an earlier model: hard negatives of the training split."""
+    clips = [replace(clip, group=f"mined {clip.group}") for clip in _walk_classes(folder, folder, False)] if (
+        folder.is_dir()
+    ) else []  # fmt: skip
+    if not clips or any(clip.category != HARD for clip in clips):
+        raise UserError.about(
+            f"data.mined = {str(folder)!r}", "is no folder of false alarms", expected=f"{HARD}/ alone",
+            remedy="python -m sharpstudent.tasks.wakeword.mine RUN RECORDING --out FOLDER makes one",
+        )  # fmt: skip
+    return [replace(clip, split="train") for clip in clips]
 
 
 def _guess_layout(root: Path) -> str:
@@ -179,7 +194,7 @@ def _walk_classes(folder: Path, root: Path, is_split: bool) -> Iterator[VoiceCli
     for place in sorted(path for path in folder.iterdir() if path.is_dir()):
         category = ALIASES.get(place.name, place.name)
         if category in CATEGORIES:
-            for path in _list_sounds(place):
+            for path in list_sounds(place):
                 yield _describe(path, root, category, _name_speaker(path, place, root), split)
 
 
@@ -190,7 +205,8 @@ def _name_speaker(path: Path, place: Path, root: Path) -> str:
     return speaker if mark else str(path.relative_to(root))
 
 
-def _list_sounds(folder: Path) -> list[Path]:
+def list_sounds(folder: Path) -> list[Path]:
+    """List the sound files below a folder."""
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
 
 
@@ -250,10 +266,10 @@ def read_speech_commands(root: Path, section: WakewordSection) -> FoundClips:
             re.sub(r"_nohash_.*$", "", path.stem), split_of.get(f"{word}/{path.name}", "train"), word,
         )
         for word in words
-        for path in _list_sounds(root / word)
+        for path in list_sounds(root / word)
     ]  # fmt: skip
     noise = [_describe(path, root, BACKGROUND, f"noise {path.stem}", "train") for path in
-             _list_sounds(root / "_background_noise_")]  # fmt: skip
+             list_sounds(root / "_background_noise_")]  # fmt: skip
     files = tuple(root / file for file in HELD_OUT if (root / file).is_file())
     return FoundClips((*clips, *noise), "speech_commands", files)
 

@@ -91,6 +91,11 @@ class WakewordSection(TaskSection):
     hard_negative_weight: NotNegative = Field(
         1.0, description="weight in the terms on labels of a window of a hard negative; others have 1"
     )
+    mined: PathText | None = Field(
+        None,
+        description="folder of false alarms that `python -m sharpstudent.tasks.wakeword.mine` wrote: further hard "
+        "negatives for training",
+    )
     shift: NotNegative = Field(
         0.1, description="training: the word lies up to so many seconds before or after the middle of the window"
     )

@@ -1,0 +1,1 @@
+"""Part of the guide's own module tree: config."""
