@@ -117,25 +117,26 @@ class Trainer:
             print(f"{name}: {self.config.description}")
         device = "cuda" if str(self.device).startswith("cuda") else "cpu"
         precision = "bf16" if self.config.optimizer.mixed_precision and device == "cuda" else "fp32"
-        more = {
+        own = {
             "device": device,
             "precision": precision,
             "output_root": str(folder),
             "seed": torch.initial_seed() % 2**31,
+            "report": False,  # `python evaluate_model.py RUN` makes one
         }
         make_folder(folder)
         path = folder / f"{name}.json"
-        write_text_atomically(path, json.dumps({**keys, **more}, indent=2) + "\n")
+        write_text_atomically(path, json.dumps({**keys, **own}, indent=2) + "\n")
         _call_script(script, [str(path), "-n", name])
-        best = self.checkpoint_manager.load_best(name, self.model) if script_trains(keys, self.config) else None
-        run = self.checkpoint_manager.list_runs(name)[-1]
+        if trains_student(keys, self.config):
+            self.checkpoint_manager.load_best(name, self.model)
+        run, found = self.checkpoint_manager.list_runs(name)[-1], self.checkpoint_manager.find_best(name)
         rows = MetricsFile(run / "logs" / "metrics.csv").read()
         best_f1 = max(float(row["val_f1"] or 0.0) for row in rows)
-        found = best or self.checkpoint_manager.find_best(name)
         return {"best_f1": best_f1, "best_val_f1": best_f1, "best_checkpoint": str(found), "run": str(run)}
 
 
-def script_trains(keys: dict[str, Any], config: WakewordConfig) -> bool:
+def trains_student(keys: dict[str, Any], config: WakewordConfig) -> bool:
     """Whether a run trains the student of the config, and not the head of its teacher."""
     return keys["student"] == config.model.architecture
 
