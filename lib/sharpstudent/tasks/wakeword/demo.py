@@ -10,6 +10,7 @@ by side, one thread each.
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -112,7 +113,7 @@ def run_parts(parts: Sequence[Part], place: str) -> None:
     """Run command lines side by side to their ends; exit with the code of the first that fails."""
     begun, running = time.monotonic(), list[tuple[subprocess.Popen[str], threading.Thread | None]]()
     for what, words in parts:
-        print(f"\n[{place}] {what}: python {' '.join(words)}", flush=True)
+        print(f"\n[{place}] {what}: python {shlex.join(words)}", flush=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for what, words in parts:
         if len(parts) == 1:  # alone, it shows its own progress bar
