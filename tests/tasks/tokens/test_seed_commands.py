@@ -235,7 +235,7 @@ def test_the_vit_check_runs_with_a_teacher_and_its_snippet_reloads_it(
     assert torch.equal(student(image)["logits"], model(image)["logits"])
     assert "main_distillation.py" in json.loads((folder / "results.json").read_text())["command"]
     assert (tmp_path / "overlays" / "results.json").is_file()
-    assert json.loads((tmp_path / "overlays" / "overlay_000.json").read_text())["id"] == "t10k 0"
+    assert json.loads((tmp_path / "overlays" / "overlay_000.json").read_text())["id"] == "test 0"
 
 
 def _refuse_hub(model: object, name: str, key: str) -> str:
