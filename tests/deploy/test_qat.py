@@ -69,7 +69,7 @@ def test_what_is_no_activation_stays_as_it_is() -> None:
 
 def test_fine_tuning_makes_the_outputs_in_int8_those_of_the_model_in_fp32() -> None:
     torch.manual_seed(1)
-    model = Deep().eval()
+    model = Deep().eval().requires_grad_(False)
     form = convert.build_form(model, Batch({"x": torch.randn(3, 6)}, rows={"id": ("a", "b", "c")}), ExportSpec())
     before, steps = {name: one.clone() for name, one in model.state_dict().items()}, []
     batch = Batch({"x": torch.randn(256, 6)})

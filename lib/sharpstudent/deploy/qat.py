@@ -117,6 +117,7 @@ def fine_tune(form: Form, batches: Generator[Batch], steps: int, report: Callabl
         UserError: For a model without weights that learn, and where the outputs become infinite.
     """
     tuned = replace(form, model=copy.deepcopy(form.model).eval())  # the graph shares its weights
+    tuned.model.requires_grad_(True)  # an opened model may be frozen
     module = trace(tuned).module(check_guards=False)
     rounded, weights = RoundedRun(module), dict(module.named_parameters())
     if not weights:
