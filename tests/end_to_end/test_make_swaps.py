@@ -57,11 +57,14 @@ def test_an_invalid_command_is_refused(workplace: Workplace, words: tuple[str, .
     assert not (workplace / "dest").exists()
 
 
-def test_missing_model_files_are_named_with_the_command_that_fetches_them(workplace: Workplace) -> None:
+def test_damaged_model_files_are_both_named_before_anything_is_written(workplace: Workplace) -> None:
     for person in ("ann", "ben"):
         (workplace / "people" / person).mkdir(parents=True)
         (workplace / "people" / person / "0.png").write_bytes(b"x")
-    assert_refused(workplace.call(SCRIPT, "people", "dest"), "2 problems", "fetch_models.py face-models")
+    (workplace / "weights").mkdir()
+    for name in ("face_detection_yunet_2023mar.onnx", "face_landmark.tflite"):
+        (workplace / "weights" / name).write_bytes(b"not what was published")
+    assert_refused(workplace.call(SCRIPT, "people", "dest"), "2 problems", "is not the file that MANIFEST.json lists")
     assert not (workplace / "dest").exists()
 
 
