@@ -51,12 +51,10 @@ def main() -> None:
             names["results"] = names["trainer"].train() if heading == "### Example 3" else None
         config = names["config"]
         print(f"DONE {heading}: alpha {config.distillation.alpha}, T {config.distillation.temperature}", flush=True)
-        exec(FIRST, names)
+        student = "resnet18" if heading == "### Example 2" else "mobilenetv3"  # of the next block's config
+        names["student_model"] = names["create_model"](student, num_classes=2, input_size=64)
 
 
-FIRST = """
-student_model = create_model(architecture="mobilenetv3", num_classes=2, input_size=64)
-"""
 AGAIN = """
 student_model = create_model(architecture=config.model.architecture, input_size=config.data.n_mels)
 """
