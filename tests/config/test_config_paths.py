@@ -54,11 +54,11 @@ def test_a_folder_whose_name_has_a_dollar_is_found(tmp_path: Path, monkeypatch: 
     assert read_path("$HOME") == Path("$HOME")
 
 
-def test_a_script_under_torchrun_is_refused_before_anything_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_of_another_launcher_are_refused_before_anything_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="started 2 processes") as caught:
+    with pytest.raises(UserError, match="2 processes share the run") as caught:
         parse_command_line(["absent.json", "-n", "run"], stage=1, find_task=find_task)
-    assert "python train_student_only.py CONFIG -n NAME" in str(caught.value)
+    assert "torchrun --nproc-per-node 2 train_student_only.py CONFIG -n NAME" in str(caught.value)
 
 
 def test_backslashes_between_folders_are_slashes_unless_such_a_file_is_there(

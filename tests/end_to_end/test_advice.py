@@ -62,6 +62,7 @@ TRAINING: dict[str, str] = {
     "--set precision=fp32": "--set precision=fp32",
     "--set rho=0.05": "--set rho=0.05",
     "--set sam_norm_only=false": "--set sam_norm_only=false",
+    "--set sam_ranks=global": "--set sam_ranks=global",
     "--set selection_metric=auc": "--set selection_metric=auc",
     "--set selection_metric={}": "--set selection_metric=auc",
     "--set stage1.epoch=3": "--set stage1.epoch=3",
@@ -160,6 +161,8 @@ PASTED: dict[str, str] = {
          "python train_student_only.py configs/wakeword_teacher.json -n wakeword_teacher"),
         "tests/tasks/wakeword/test_wakeword_run.py",
     ),
+    "--nproc-per-node {}": "tests/end_to_end/test_ranks.py",
+    "--standalone": "tests/end_to_end/test_ranks.py",
     "--equal": "tests/end_to_end/test_ablate_command.py",
     **dict.fromkeys(
         ("--vary {}", "--vary lr=0.0001", "--vary rho=0", "--vary lr=1e-5..1e-2:log", "--trials", "--out FOLDER",
@@ -195,7 +198,6 @@ HERE = {
     "python {}": "test_an_incomplete_command_names_one_that_is_accepted",
     "python {} {} -n {}": "test_a_missing_stage_1_is_run_as_its_message_says_and_then_stage_2",
     "python {} --resume {}": "test_a_run_of_the_other_stage_is_resumed_by_the_command_in_the_message",
-    "python {} CONFIG -n NAME": "test_an_incomplete_command_names_one_that_is_accepted",
     "python {} MODEL": "test_an_incomplete_command_names_one_that_is_accepted",
     "python {} {} {}": "test_a_run_of_the_other_stage_is_resumed_by_the_command_in_the_message",
 }

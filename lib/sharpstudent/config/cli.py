@@ -150,13 +150,16 @@ def parse_command_line(argv: Sequence[str], *, stage: Stage, find_task: FindTask
 
 
 def _refuse_several_processes(stage: Stage) -> None:
-    """Raise UserError under torchrun: each of its processes would train the whole run, beside the others."""
+    """Raise UserError where another launcher than torchrun started several: each would train the whole run."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        # Before torch is loaded: DDP else warns on every rank that its search for unused weights found none.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     count = os.environ.get("WORLD_SIZE", "1")
-    if count != "1":
+    if count != "1" and "TORCHELASTIC_RUN_ID" not in os.environ:
         raise UserError.about(
-            "torchrun",
-            f"started {count} processes (WORLD_SIZE), and training runs in one",
-            remedy=f"start it without torchrun: python {SCRIPTS[stage]} CONFIG -n NAME; or unset WORLD_SIZE",
+            "WORLD_SIZE",
+            f"says that {count} processes share the run, and torchrun has not started them",
+            remedy=f"torchrun --nproc-per-node {count} {SCRIPTS[stage]} CONFIG -n NAME; or unset WORLD_SIZE",
         )
 
 
@@ -252,9 +255,11 @@ class _Command:
         """Build the command line for a new run, for a run to continue, or for a step to replay."""
         if self.read.replay is not None:
             return self._replay(self.read.replay)
-        if self.read.resume is None:
+        # Where torchrun starts its processes again after a failure, they go on with the run that they had begun.
+        was_restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+        if self.read.resume is None and not was_restarted:
             return self._start()
-        if self.read.resume == AUTO:
+        if self.read.resume in (None, AUTO):
             return self._resume_or_start()
         free = self._read_free() if self.given is None else self.given.keys
         return self._continue(find_run(self.read.resume, free.output_root), self._find_stored)

@@ -363,6 +363,12 @@ class OptimizerKeys(Frozen):
         description="learning rate of single parameters, as a factor of lr by patterns of their names: "
         '{"head.inout_*": 1000}; of several patterns that fit, the first one counts',
     )
+    sam_ranks: Literal["global", "local"] = Field(
+        default="global",
+        exclude_if=lambda kind: kind == "global",
+        description="of several ranks (torchrun): global, all ascend along the gradient of the whole batch, as one "
+        "process does; local, each along that of its own share, with half of the exchange (m-sharpness)",
+    )
     clip_norm: Annotated[float, Field(ge=1e-6, allow_inf_nan=False)] = Field(
         default=1.0,
         description="largest L2 norm of the gradient that is applied",
@@ -428,6 +434,12 @@ class TrainingKeys(Frozen):
         description="epochs in a row without a new best after which a stage ends early; default: it never does",
     )
     max_skipped_in_a_row: Count = Field(default=50, description="non-finite steps in a row after which training stops")
+    compare_ranks_every: Count | None = Field(
+        default=None,
+        exclude_if=lambda steps: steps is None,
+        description="of several ranks (torchrun): compare the bits of their weights after every so many steps, and "
+        "stop where they differ; default: at each save",
+    )
     keep_best: Count = Field(
         default=5,
         description="epoch checkpoints kept, the best by `selection_metric` first",
@@ -517,6 +529,12 @@ class RunKeys(Frozen):
         json_schema_extra=usual(
             "a slow disk or the first batch alone may take longer, which would stop the run", low=10
         ),
+    )
+    rank_timeout: Annotated[float, Field(ge=1.0, allow_inf_nan=False)] = Field(
+        default=600.0,
+        exclude_if=lambda seconds: seconds == 600.0,
+        description="of several ranks (torchrun): seconds after which one that takes no part in a step counts as hung",
+        json_schema_extra=usual("a save or a slow batch of one rank may take longer, which would stop the run", low=30),
     )
     report: bool = Field(default=True, description="whether a run ends with report.html and results.json in its folder")
     teacher_answers: PathText | None = Field(

@@ -12,6 +12,7 @@ import os
 import select
 import shutil
 import sys
+import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
@@ -19,6 +20,7 @@ from typing import NoReturn, ParamSpec, TypeVar
 
 from sharpstudent.core.naming import name_commands, printable, printable_lines, wrap_words
 
+RANK_SECONDS = 5.0  # many times the interval at which torchrun looks after its processes
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -202,8 +204,15 @@ def exit_codes() -> Generator[None, None, None]:
 
 
 def _complain(text: str) -> None:
-    """Print a message on standard error; in a terminal its long lines are wrapped at words."""
+    """Print a message on standard error; in a terminal its long lines are wrapped at words.
+
+    Of several ranks the first speaks for all: `torchrun` ends the others while they wait here, unless the message is
+    about one of them alone.
+    """
     text = name_commands(text)
+    if os.environ.get("RANK", "0") != "0" and "TORCHELASTIC_RUN_ID" in os.environ:
+        time.sleep(RANK_SECONDS)
+        text = f"rank {os.environ['RANK']}: {text}"
     if sys.stderr.isatty():
         text = wrap_words(text, shutil.get_terminal_size().columns)
     print(text, file=sys.stderr)

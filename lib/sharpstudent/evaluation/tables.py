@@ -12,7 +12,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -37,6 +37,9 @@ from sharpstudent.registry import find_task
 from sharpstudent.report.results import EvaluatedSet
 from sharpstudent.task import Task
 
+if TYPE_CHECKING:
+    from sharpstudent.core.ranks import Ranks
+
 
 @torch.inference_mode()
 def compute_tables(
@@ -49,6 +52,7 @@ def compute_tables(
     device: torch.device,
     timeout_s: float = 300.0,
     between_batches: Callable[[], None] = lambda: None,
+    ranks: Ranks | None = None,
 ) -> tuple[tuple[Table, ...], tuple[Replaced, ...]]:
     """Compute the rows of each model on every sample, in order; a batch is loaded once and goes through all models.
 
@@ -61,6 +65,8 @@ def compute_tables(
         device: The device of the models.
         timeout_s: After so many seconds without a batch, a loader process counts as hung.
         between_batches: Called once for each batch; it stops the loop by raising.
+        ranks: The processes that share the batches; each gets the whole tables, the same as of one process. None for
+            one process.
 
     Returns:
         A table for each model, and the samples that could not be read, for which others were taken.
@@ -68,6 +74,8 @@ def compute_tables(
     parts: list[list[Table]] = [[] for _ in models]
     replaced: list[Replaced] = []
     keys = evaluation_batches(len(samples), batch_size)
+    if ranks is not None:
+        keys = ranks.share(list(keys))  # whole batches: a sum over other rows would round differently
     loader = load_batches(
         samples, keys, seed=samples.seed, num_workers=num_workers, collate=task.collate, timeout_s=timeout_s
     )
@@ -78,6 +86,10 @@ def compute_tables(
             for model, tables in zip(models, parts, strict=True):
                 tables.append(make_table(task, run_model(model, batch.inputs), batch))
             replaced += unreadable
+    if ranks is not None:
+        found = ranks.gather((parts, replaced))
+        parts = [[table for tables, _ in found for table in tables[place]] for place in range(len(models))]
+        replaced = [one for _, others in found for one in others]
     return tuple(join_parts(tables) for tables in parts), tuple(replaced)
 
 

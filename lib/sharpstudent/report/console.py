@@ -28,9 +28,9 @@ LINE_SECONDS = 30.0  # seconds between two plain lines where there is no termina
 MOST_TITLE = 32  # characters of a title beside a bar
 
 
-def build_console() -> Console:
-    """Build the console of a script: standard output, without coloured numbers."""
-    return Console(highlight=False)
+def build_console(*, quiet: bool = False) -> Console:
+    """Build the console of a script: standard output, without coloured numbers; a quiet one prints nothing."""
+    return Console(highlight=False, quiet=quiet)
 
 
 def print_line(console: Console, line: str) -> None:

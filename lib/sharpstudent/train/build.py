@@ -29,6 +29,7 @@ from sharpstudent.task import Task, plural
 from sharpstudent.train.step import TrainStep
 
 if TYPE_CHECKING:
+    from sharpstudent.core.ranks import Ranks
     from sharpstudent.models.teacher_answers import TeacherAnswers
 
 MOST_NAMES = 5  # of groups in a message
@@ -106,6 +107,7 @@ def build_step(
     device: torch.device,
     *,
     task: Task,
+    ranks: Ranks | None = None,
 ) -> TrainStep:
     """Build everything that one update needs, on the device and in the memory format of the config.
 
@@ -115,6 +117,7 @@ def build_step(
         teacher: Frozen; None in stage 1.
         device: The device on which the step is computed.
         task: The task, whose example batch shows the shapes of the models' outputs.
+        ranks: The processes that share each batch; None for one process.
 
     Raises:
         UserError: For settings that this device or this student does not support, and for terms that do not fit the
@@ -138,7 +141,7 @@ def build_step(
         _enable_checkpointing(student)
     if compute.compile:
         student.compile()  # in place: the names of the weights stay
-    return TrainStep(
+    step = TrainStep(
         student,
         teacher,
         criterion,
@@ -150,6 +153,17 @@ def build_step(
         recomputes=compute.gradient_checkpointing,
         answers=None if config.teacher_answers is None or teacher is None else _open_answers(config, teacher, device),
     )
+    if ranks is not None:
+        _share_steps(step, config, ranks)
+    return step
+
+
+def _share_steps(step: TrainStep, config: RunConfig, ranks: Ranks) -> None:
+    from sharpstudent.train.rank_step import RankStep, check_ranks  # what one process never loads
+
+    check_ranks(config, step.criterion, ranks)
+    local = config.optimizer.sam_ranks == "local"
+    step.others = RankStep(ranks, step.student, step.criterion, step.compute_loss, is_local=local)
 
 
 def _open_answers(config: RunConfig, teacher: nn.Module, device: torch.device) -> TeacherAnswers:

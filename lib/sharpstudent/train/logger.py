@@ -217,18 +217,18 @@ class RunLogger:
             scalars |= {"train/perturbed_loss": result.perturbed_loss, "train/agreement": result.agreement}
         self._tensorboard.scalars(scalars, steps_done)
 
-    def record_skip(self, progress: Progress, result: StepResult, batch: Batch, kept: str | None) -> None:
+    def record_skip(self, progress: Progress, result: StepResult, names: Sequence[str], kept: str | None) -> None:
         """Write down a skipped step.
 
         Args:
             progress: The epoch and number of the step.
             result: The result of the step, with the reason.
-            batch: The batch, whose samples are named.
+            names: The names of the rows of the batch.
             kept: A line that says where the batch is kept; None or empty for no line.
         """
         where = f"skipped epoch {progress.epoch} step {progress.step}: "
         what = f"{result.reason}; everything else is as before the step. "
-        samples = f"Samples: {', '.join(batch.rows['id'])}"
+        samples = f"Samples: {', '.join(names)}"
         self.note(f"{where}{what}{samples}{f'; {kept}' if kept else ''}")
         shown = f"{where}{what}{samples[:200]}"
         for line in (shown, f"  {kept}") if kept else (shown,):
@@ -284,6 +284,48 @@ class RunLogger:
         intact = [name for name in ("best_model.pth", "last.pth") if (self._run.weights_folder / name).is_file()]
         left = f"intact in {self._run.weights_folder}: {' and '.join(intact)}, as of the last whole epoch"
         return "\n".join([f"{in_a_row} steps in a row were skipped; the last because {last.reason}.", *advice, left])
+
+
+class SilentLogger(RunLogger):
+    """Writes nothing: the log of a rank that only computes."""
+
+    def __init__(self, run: Run, task: Task, epoch: int, step: int, steps_done: int) -> None:
+        """Open nothing.
+
+        Args:
+            run: The run.
+            task: The task.
+            epoch: The next epoch, from 1.
+            step: The next step of that epoch, from 0.
+            steps_done: Steps since the run began.
+        """
+        self._run, self._started = run, time.monotonic()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        pass
+
+    def note(self, line: str) -> None:
+        """Write nothing."""
+
+    def note_once(self, line: str) -> None:
+        """Write nothing."""
+
+    def draw_batch(self, batch: Batch) -> None:
+        """Draw nothing."""
+
+    def record_step(
+        self,
+        steps_done: int,
+        result: StepResult,
+        *,
+        settings: Mapping[str, float],
+        numbers: Mapping[str, float],
+        skipped: int,
+    ) -> None:
+        """Write nothing."""
+
+    def record_skip(self, progress: Progress, result: StepResult, names: Sequence[str], kept: str | None) -> None:
+        """Write nothing."""
 
 
 def _advise_in_stage_1(config: RunConfig) -> list[str]:

@@ -126,7 +126,8 @@ class MemoryRetry:
         """Raise a UserError for an error that the user can correct; return for any other."""
         stage, parts = self._run.config.stage, self._step.parts
         if isinstance(error, ValueError) and "more than 1 value per channel" in str(error):
-            key, size, more = f"stage{stage}.batch_size", 2 * len(batch), ", or larger inputs"
+            ranks = 1 if self._run.ranks is None else self._run.ranks.count
+            key, size, more = f"stage{stage}.batch_size", 2 * len(batch) * ranks, ", or larger inputs"
             if parts > 1:
                 key, size, more = f"stage{stage}.micro_batch_size", 2 * -(-self._items // parts), ""
             raise UserError.about(

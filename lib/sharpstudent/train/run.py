@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
@@ -20,7 +21,7 @@ from rich.console import Console
 from sharpstudent.config.cli import CommandLine
 from sharpstudent.config.run_config import RunConfig
 from sharpstudent.config.stored import PRIVATE_NAME, STORED_NAME, split_private
-from sharpstudent.core.errors import ExitCode, ProblemList
+from sharpstudent.core.errors import ExitCode, ProblemList, UserError
 from sharpstudent.core.io import (
     FolderLock,
     check_writable,
@@ -36,6 +37,9 @@ from sharpstudent.core.random import seed_everything
 from sharpstudent.evaluation.opened import choose_device
 from sharpstudent.report.console import build_console, print_line
 from sharpstudent.report.environment import save_environment
+
+if TYPE_CHECKING:
+    from sharpstudent.core.ranks import Ranks
 
 
 @dataclass
@@ -55,6 +59,7 @@ class Run:
         folder: The folder of the run.
         lock: Keeps other processes out of the folder.
         started: When the run began, by the monotonic clock [s].
+        ranks: The processes of the run, if `torchrun` started them; None for one process.
     """
 
     config: RunConfig
@@ -69,6 +74,12 @@ class Run:
     folder: Path = Path()
     lock: FolderLock | None = None
     started: float = field(default_factory=time.monotonic)
+    ranks: Ranks | None = None
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes: the only one, or rank 0."""
+        return self.ranks is None or self.ranks.is_first
 
     @property
     def is_resumed(self) -> bool:
@@ -95,13 +106,17 @@ class Run:
         self.notes.append(line)
         print_line(self.console, line)
 
+    def first_goes_first(self) -> contextlib.AbstractContextManager[object]:
+        """Context manager: of several ranks the first runs the body before the others do."""
+        return contextlib.nullcontext() if self.ranks is None else self.ranks.first_goes_first()
+
     def lock_folder(self) -> None:
         """Keep other processes out of the run folder until `unlock_folder`, or until this process ends.
 
         Raises:
             UserError: When another process holds the lock.
         """
-        if self.lock is None:
+        if self.lock is None and self.is_first:
             self.lock = lock_folder(self.folder, self.say)
 
     def unlock_folder(self) -> None:
@@ -111,13 +126,19 @@ class Run:
             self.lock = None
 
     def create_folder(self) -> None:
-        """Make the run folder, lock it, and describe the run in it.
+        """Make the run folder, lock it, and describe the run in it. Of several ranks the first does so for all.
 
         The folder is always a new one, even if two runs with the same name start at the same moment.
 
         Raises:
             UserError: When the disk refuses to write.
         """
+        if self.is_first:
+            self._create_folder()
+        if self.ranks is not None:
+            self.folder = self.ranks.tell(self.folder)
+
+    def _create_folder(self) -> None:
         if self.resumed_from is None:
             self.folder = _make_run_folder(self.config)
         self.lock_folder()
@@ -143,16 +164,25 @@ def open_run(command: CommandLine) -> Run:
         UserError: When the device is absent, and when another process is training the run.
     """
     device = choose_device(command.config.device)
+    if "TORCHELASTIC_RUN_ID" in os.environ and (command.dry_run or command.replay is not None):
+        option = "--dry-run" if command.replay is None else "--replay"
+        raise UserError.about(option, "is for one process", got="torchrun", remedy="the same line with `python` alone")
+    ranks, device = (
+        _join_ranks(device, command.config.rank_timeout) if "TORCHELASTIC_RUN_ID" in os.environ else (None, device)
+    )
+    # Rank 0 decides what is resumed: the others might see the folder that it has just made.
+    resumed_from = command.resume if ranks is None else ranks.tell(command.resume)
     run = Run(
         config=_choose_layout(command.config, device),
         device=device,
-        console=build_console(),
-        resumed_from=command.resume,
-        folder=command.resume or Path(),
+        console=build_console(quiet=ranks is not None and not ranks.is_first),
+        resumed_from=resumed_from,
+        folder=resumed_from or Path(),
         dry_run=command.dry_run,
         replay=command.replay,
         config_path=command.config_path,
         overrides=command.overrides,
+        ranks=ranks,
     )
     if run.device.type == "cpu":
         torch.set_num_threads(choose_threads(command.config.threads, torch.get_num_threads()))
@@ -160,7 +190,8 @@ def open_run(command: CommandLine) -> Run:
     seed_everything(command.config.seed)
     threads = torch.get_num_threads()
     on_cpu = f", {threads} thread{'s' if threads > 1 else ''}" if run.device.type == "cpu" else ""
-    run.say(f"stage {run.config.stage}: {run.config.name} on {run.device}{on_cpu}, seed {run.config.seed}")
+    by = "" if ranks is None else f", {ranks.count} rank{'s' if ranks.count > 1 else ''}"
+    run.say(f"stage {run.config.stage}: {run.config.name} on {run.device}{on_cpu}{by}, seed {run.config.seed}")
     for note in (*command.notes, *([] if kept is None else [kept])):
         run.say(note)
     if run.is_resumed and not run.dry_run:
@@ -174,6 +205,12 @@ def _choose_layout(config: RunConfig, device: torch.device) -> RunConfig:
         return config
     compute = config.compute.model_copy(update={"channels_last": device.type == "cpu"})
     return config.model_copy(update={"compute": compute})
+
+
+def _join_ranks(device: torch.device, timeout_s: float) -> tuple[Ranks, torch.device]:
+    from sharpstudent.core.ranks import join_ranks  # what one process never loads
+
+    return join_ranks(device, timeout_s)
 
 
 @contextlib.contextmanager
@@ -214,6 +251,11 @@ class Interrupts:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
+
+    @property
+    def asked(self) -> ExitCode | None:
+        """The exit code of the stop that a signal has asked for; None without one."""
+        return self._asked
 
     def raise_if_asked(self) -> None:
         """Raise StopRequested after a signal."""

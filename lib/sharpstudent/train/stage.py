@@ -45,12 +45,12 @@ def run_stage(command: CommandLine, callbacks: Sequence[Callback] = ()) -> tuple
         teacher = problems.attempt(build_teachers, config, task, say=run.say) if is_distilled else None
         data = None if run.replay else problems.attempt(open_training_data, task, config.training.selection_metric)
 
-    step = build_step(run.config, student, teacher, run.device, task=task)
+    step = build_step(run.config, student, teacher, run.device, task=task, ranks=run.ranks)
     if run.replay is not None:
         replay_step(run, step, run.replay)
         return None
     assert data is not None
-    trainer = Trainer(run, task, data, step, describe_checkpoint(config, task), callbacks)
+    trainer = Trainer(run, task, data, step, describe_checkpoint(config, task), callbacks if run.is_first else ())
     result = trainer.fit()
     close_stage(run, task, data, result)
     return None if result is None else (run.folder, result)

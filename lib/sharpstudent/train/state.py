@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -31,6 +31,9 @@ from sharpstudent.train.oom import OutOfMemory, is_out_of_memory
 from sharpstudent.train.run import Run, StopRequested
 from sharpstudent.train.step import TrainStep
 from sharpstudent.train.validate import PREFIX
+
+if TYPE_CHECKING:
+    from sharpstudent.core.ranks import Ranks
 
 MOST_NAMES = 3  # of tensors in a message
 
@@ -115,17 +118,25 @@ def capture_step(step: TrainStep, device: torch.device) -> dict[str, Any]:
 
     Returns:
         The state dictionaries of the student and the optimiser, of the criterion's parameters, the average and the loss
-        scale if the run has them, and the random states.
+        scale if the run has them, and the random states, those of all ranks if there are several. All ranks must call
+        this together.
     """
     state = {
         "model": step.student.state_dict(),
         "optimizer": step.optimizer.state_dict(),
         "rng": capture_rng_state(device_type=device.type),
+        "rng_of_ranks": _gather_rng(step, device),
         "criterion": step.criterion.module.state_dict(),
         "average": None if step.average is None else step.average.state_dict(),
         "loss_scale": None if step.loss_scale is None else step.loss_scale.state_dict(),
     }
     return {name: value for name, value in state.items() if value}
+
+
+def _gather_rng(step: TrainStep, device: torch.device) -> list[dict[str, Any]] | None:
+    if step.others is None:
+        return None
+    return step.others.ranks.gather(capture_rng_state(device_type=device.type))
 
 
 def restore_step(step: TrainStep, tensors: Mapping[str, Any]) -> None:
@@ -151,6 +162,22 @@ def restore_step(step: TrainStep, tensors: Mapping[str, Any]) -> None:
     if step.loss_scale is not None and "loss_scale" in tensors:
         step.loss_scale.load_state_dict(tensors["loss_scale"])
     restore_rng_state(tensors["rng"])
+    if step.others is not None:
+        _restore_own_rng(step.others.ranks, tensors.get("rng_of_ranks", []))
+
+
+def _restore_own_rng(ranks: Ranks, stored: Sequence[Mapping[str, Any]]) -> None:
+    """Restore the random state of this rank; one that the saved run did not have begins with a state of its own."""
+    if ranks.number < len(stored):
+        restore_rng_state(dict(stored[ranks.number]))
+    elif not ranks.is_first:
+        seed_rank(ranks)
+
+
+def seed_rank(ranks: Ranks) -> None:
+    """Give this rank random numbers of its own, apart from rank 0, which draws what one process would."""
+    if not ranks.is_first:
+        torch.manual_seed(torch.initial_seed() + ranks.number)
 
 
 def _check_slots(stored: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> None:
@@ -294,7 +321,7 @@ def is_save_due(config: RunConfig, step: int, steps_per_epoch: int, age_s: float
 
 
 def resume_run(
-    run: Run, step: TrainStep, about: Mapping[str, Any], selection: BestCheckpoints, *, steps_per_epoch: int
+    run: Run, step: TrainStep, about: Mapping[str, Any], selection: BestCheckpoints | None, *, steps_per_epoch: int
 ) -> TrainState:
     """Restore weights, optimiser, random states and the best epochs of a run from its last save, or the one before.
 
@@ -302,7 +329,7 @@ def resume_run(
         run: The resumed run.
         step: The models, the criterion and the optimiser to restore.
         about: The description of this run's checkpoints.
-        selection: The record of the best epochs to restore.
+        selection: The record of the best epochs to restore; None on a rank that does not keep it.
         steps_per_epoch: The number of steps in each epoch.
 
     Returns:
@@ -323,13 +350,20 @@ def resume_run(
                 _check_numbers(stored.tensors.get(name), name)
             refuse_other_model(stored, step, about, run.folder)
             restore_step(step, stored.tensors)
-            return state, selection.restore(stored.about["selection"])
+            notes = [] if selection is None else selection.restore(stored.about["selection"])
+            return state, [*_note_ranks(stored.tensors, run), *notes]
 
     (state, selection_notes), notes = load_run_state(run.weights_folder, restore)
     at = f"epoch {state.epoch}, step {state.step}"
     for note in [f"resuming {run.resumed_from} at {at}", *notes, *selection_notes]:
         run.say(note)
     return state
+
+
+def _note_ranks(tensors: Mapping[str, Any], run: Run) -> list[str]:
+    """Say where a run goes on with another number of ranks than it had: its random draws then change."""
+    had, has = (len(tensors.get("rng_of_ranks") or [0]), 1 if run.ranks is None else run.ranks.count)
+    return [f"the run goes on with {has} rank{'s' if has > 1 else ''}; it had {had}"] if had != has else []
 
 
 def is_over(training: TrainingSection, state: TrainState, best_epoch: int | None) -> bool:
@@ -368,7 +402,7 @@ def explain_early_stop(training: TrainingSection, state: TrainState, best_epoch:
 
 @contextlib.contextmanager
 def explain_endings(
-    state: TrainState, save_state: Callable[[], None], describe_stop: Callable[[str], str]
+    state: TrainState, save_state: Callable[[], None], describe_stop: Callable[[str], str], *, is_shared: bool = False
 ) -> Iterator[None]:
     """Context manager: an exception becomes an error with an exit code, and the state is saved if it is consistent.
 
@@ -376,6 +410,7 @@ def explain_endings(
         state: The progress of the run.
         save_state: Saves the state.
         describe_stop: Describes the progress of the run, what is saved, and how to resume.
+        is_shared: Whether other ranks take part in a save. After an error of one of them there is none.
 
     Raises:
         RunInterrupted: After a signal.
@@ -396,8 +431,10 @@ def explain_endings(
         in_step = isinstance(error, OutOfMemory)
         if not in_step and not is_out_of_memory(error):
             raise
-        save_state()
         what = str(error) if in_step else f"out of memory while validating ({error})."
+        if is_shared:
+            raise TrainingStopped(f"{what}\n{describe_stop('the last save is whole')}") from error
+        save_state()
         raise TrainingStopped(f"{what}\n{describe_stop('saved')}") from error
 
 

@@ -25,7 +25,7 @@ from sharpstudent.config.terms import TargetSource
 from sharpstudent.core.random import capture_rng_state, restore_rng_state
 from sharpstudent.core.schedules import Progress
 from sharpstudent.core.types import FEATURES, Batch, Outputs, StepResult
-from sharpstudent.criterion.weighted_sum import SOURCES, WeightedSum
+from sharpstudent.criterion.weighted_sum import SOURCES, LossValue, WeightedSum
 from sharpstudent.models.forward import run_model
 from sharpstudent.optim.average import WeightAverage
 from sharpstudent.optim.build import LossScale
@@ -34,6 +34,7 @@ from sharpstudent.train.transaction import Transaction, find_norm_layers
 
 if TYPE_CHECKING:
     from sharpstudent.models.teacher_answers import TeacherAnswers
+    from sharpstudent.train.rank_step import RankStep
 
 
 class _NotFinite(Exception):
@@ -69,6 +70,7 @@ class TrainStep:
         recomputes: Whether the student computes activations again during `backward` (gradient checkpointing), which
             must not update BatchNorm's statistics a second time.
         answers: The teacher's outputs that runs share; None where it answers every batch itself.
+        others: The other ranks that share each batch; None in a run of one process. `use_ranks` sets it.
     """
 
     student: nn.Module
@@ -82,6 +84,7 @@ class TrainStep:
     parts: int = 1
     recomputes: bool = False
     answers: TeacherAnswers | None = None
+    others: RankStep | None = None
 
     def __call__(self, batch: Batch, progress: Progress) -> StepResult:
         """Take one step.
@@ -119,9 +122,11 @@ class TrainStep:
         return StepResult(status="skipped", reason=reason, is_overflow=True)
 
     def _update(self, batch: Batch, progress: Progress, snapshot: Transaction) -> StepResult:
-        _check_finite(find_floats(batch.inputs), "the input batch")
-        # Computed once in a step: both passes have the same rows and the same outputs of teacher and average.
-        parts = [_Part(part, self._run_sources(part)) for part in batch.split(self.parts)]
+        parts: list[_Part] = []
+        with self._agreeing():
+            _check_finite(find_floats(batch.inputs), "the input batch")
+            # Computed once in a step: both passes have the same rows and the same outputs of teacher and average.
+            parts += [_Part(part, self._run_sources(part)) for part in batch.split(self.parts)]
         self.optimizer.zero_grad()
         share = self.optimizer.choose_share(progress)
         # BatchNorm statistics are those of the first pass that reads the whole batch.
@@ -141,6 +146,8 @@ class TrainStep:
                 perturbed_loss, _, _ = self._forward_backward(parts, progress, "pass 2")
             restore_rng_state(rng_after)
         self.optimizer.complete_gradient(progress, ascended=ascends)
+        if self.others is not None:
+            self.others.average_buffers()
         self._check_buffers()
         result = StepResult(
             status="ok",
@@ -197,14 +204,20 @@ class TrainStep:
         terms: dict[str, Tensor] = {}
         totals = self.criterion.count([part.batch for part in parts])
         rows = sum(len(part.batch) for part in parts)
+        if self.others is not None:
+            totals, rows = self.others.count(totals, rows)
+        is_finite = True
         for part in parts:
-            with self.autocasting(part.batch):
-                outputs = to_precise(run_model(self.student, part.batch.inputs))
-            value = self.criterion(outputs, part.batch, part.source_outputs, progress, totals=totals)
-            _check_finite([value.total], f"the loss of {which}")
-            total = value.total
-            with batchnorm_statistics_kept(self.student) if self.recomputes else contextlib.nullcontext():
-                (total if self.loss_scale is None else self.loss_scale.scale(total)).backward()
+            is_last = part is parts[-1]
+            with self._exchanging(which, is_last):
+                value, outputs = self._compute(part, progress, totals)
+                total = value.total
+                is_finite = is_finite and _are_finite([total.detach()])
+                if is_last or self.others is None:
+                    self._check_loss(is_finite, which)
+                if is_finite:
+                    with batchnorm_statistics_kept(self.student) if self.recomputes else contextlib.nullcontext():
+                        (total if self.loss_scale is None else self.loss_scale.scale(total)).backward()
             loss = total.detach() if loss is None else loss + total.detach()
             for name, term in value.terms.items():
                 terms[name] = terms.get(name, 0.0) + term
@@ -213,7 +226,46 @@ class TrainStep:
                 share = agreed / rows
                 agreement = share if agreement is None else agreement + share
         assert loss is not None
-        return loss, terms, agreement
+        return (loss, terms, agreement) if self.others is None else self.others.add_up(loss, terms, agreement)
+
+    def compute_loss(self, part: _Part, progress: Progress, totals: Mapping[str, float]) -> tuple[LossValue, Outputs]:
+        """Compute the criterion on a micro-batch; returns it with the student's outputs."""
+        with self.autocasting(part.batch):
+            outputs = to_precise(run_model(self.student, part.batch.inputs))
+        return self.criterion(outputs, part.batch, part.source_outputs, progress, totals=totals), outputs
+
+    def _compute(self, part: _Part, progress: Progress, totals: Mapping[str, float]) -> tuple[LossValue, Outputs]:
+        return (self if self.others is None else self.others).compute_loss(part, progress, totals)
+
+    def _check_loss(self, is_finite: bool, which: str) -> None:
+        with self._agreeing():
+            if not is_finite:
+                raise _NotFinite(f"the loss of {which} is not finite")
+
+    def _keeps_own(self, which: str) -> bool:
+        """Whether the gradient of this pass stays with its rank: pass 1 of local SAM, where a second pass follows."""
+        return self.others is not None and self.others.is_local and which == "pass 1" and self.optimizer.rho > 0.0
+
+    def _exchanging(self, which: str, is_last: bool) -> contextlib.AbstractContextManager[object]:
+        """Open the context in which gradients of ranks are added up after the last micro-batch of a pass."""
+        if self.others is None:
+            return contextlib.nullcontext()
+        return self.others.exchanging(is_last and not self._keeps_own(which))
+
+    @contextlib.contextmanager
+    def _agreeing(self, kind: type[_NotFinite] = _NotFinite) -> Generator[None]:
+        """Context manager: what one rank finds not finite, all ranks raise, after they have all come to its end."""
+        fault: str | None = None
+        try:
+            yield
+        except _NotFinite as found:
+            if self.others is None:
+                raise
+            fault = str(found)
+        if self.others is not None:
+            agreed = self.others.ranks.agree(fault)
+            if agreed is not None:
+                raise kind(agreed)
 
     def _unscale_and_clip(self, which: str) -> float:
         """Unscale the gradients and clip their norm to `clip_norm`; returns the norm before clipping."""
@@ -225,9 +277,10 @@ class TrainStep:
         return float(grad_norm)
 
     def _check_gradient(self, grad_norm: Tensor, which: str) -> None:
-        if not bool(torch.isfinite(grad_norm)):
-            fault = _NotFinite if self.loss_scale is None else _Overflow
-            raise fault(f"the gradient of {which} is not finite")
+        kind = _NotFinite if self.loss_scale is None else _Overflow
+        with self._agreeing(kind) if self._keeps_own(which) else contextlib.nullcontext():
+            if not bool(torch.isfinite(grad_norm)):
+                raise kind(f"the gradient of {which} is not finite")
 
     def _check_buffers(self) -> None:
         named = {name: b for name, b in self.student.named_buffers() if b.is_floating_point()}

@@ -13,7 +13,7 @@ from typing import Any
 from sharpstudent.checkpoint.store import save_checkpoint, save_run_state
 from sharpstudent.config.run_config import SCRIPTS
 from sharpstudent.config.terms import list_terms
-from sharpstudent.core.errors import TrainingStopped, UserError
+from sharpstudent.core.errors import ExitCode, TrainingStopped, UserError
 from sharpstudent.core.schedules import Progress
 from sharpstudent.core.types import Batch, StepResult, list_class_names
 from sharpstudent.data.loader import LoadedBatch, Replaced, load_batches
@@ -27,12 +27,12 @@ from sharpstudent.train.build import TrainingData, choose_memory_format
 from sharpstudent.train.callbacks import Callback, Callbacks, StageInfo
 from sharpstudent.train.debug.skipped import SkippedSteps
 from sharpstudent.train.dry_run import try_one_batch
-from sharpstudent.train.logger import RunLogger, build_epoch_row, collect_metrics
+from sharpstudent.train.logger import RunLogger, SilentLogger, build_epoch_row, collect_metrics
 from sharpstudent.train.oom import MemoryRetry, check_labels
 from sharpstudent.train.preflight.run import preflight
 from sharpstudent.train.preflight.teacher_heads import settle_heads
 from sharpstudent.train.preflight.temperature import restore_calibrations
-from sharpstudent.train.run import Interrupts, Run
+from sharpstudent.train.run import Interrupts, Run, StopRequested
 from sharpstudent.train.state import (
     FitResult,
     TrainState,
@@ -45,6 +45,7 @@ from sharpstudent.train.state import (
     open_selection,
     read_metrics,
     resume_run,
+    seed_rank,
 )
 from sharpstudent.train.step import TrainStep
 from sharpstudent.train.validate import PREFIX, ValidationResult, Validator, drop_undefined
@@ -83,7 +84,8 @@ class Trainer:
         self._epochs = config.training.epochs
         self._sampler = TrainSampler(len(data.train), size, data.train.repeats, config.seed)
         items = min(size, len(data.train) * data.train.repeats)
-        self._retry = MemoryRetry(run, step, items, task.example_batch(2))
+        own = items if run.ranks is None else -(-items // run.ranks.count)
+        self._retry = MemoryRetry(run, step, own, task.example_batch(2))
         self._state = TrainState()
         self._last_save = time.monotonic()
         for note in data.notes:
@@ -109,27 +111,34 @@ class Trainer:
             return try_one_batch(*parts, self._report_unreadable)
         if run.is_resumed:  # before anything is written, so that a refused resume leaves the folder unchanged
             self._selection = open_selection(run, self._task)
-            self._state = resume_run(
-                run, self._step, self._about, self._selection, steps_per_epoch=self._sampler.steps_per_epoch
-            )
+            kept = self._selection if run.is_first else None
+            with run.first_goes_first():
+                self._state = resume_run(
+                    run, self._step, self._about, kept, steps_per_epoch=self._sampler.steps_per_epoch
+                )
             self._retry.restore_parts(self._state.parts)
-        if not run.is_resumed or not self._is_over():
+        if (not run.is_resumed or not self._is_over()) and run.is_first:
             run.say(describe_disk_space(run, self._step))
         run.create_folder()
         if not run.is_resumed:
             self._selection = open_selection(run, self._task)
+            if run.ranks is not None:
+                seed_rank(run.ranks)
             self._save_state()  # so that a run killed in its first epoch can be resumed, too
         state = self._state
-        self._logger = RunLogger(run, self._task, state.epoch, state.step, self._count_steps())
+        log = RunLogger if run.is_first else SilentLogger
+        self._logger = log(run, self._task, state.epoch, state.step, self._count_steps())
         self._skipped_steps = SkippedSteps(run.folder, run.config.stage)
         self._interrupts = Interrupts()
-        self._validator = Validator(
-            run, self._task, self._data, self._interrupts.raise_if_asked, self._report_unreadable
-        )
-        with self._interrupts, self._logger, explain_endings(state, self._save_state, self._describe_stop):
+        # Several ranks stop after the same step, never inside a validation.
+        between = self._interrupts.raise_if_asked if run.ranks is None else lambda: None
+        self._validator = Validator(run, self._task, self._data, between, self._report_unreadable)
+        endings = explain_endings(state, self._save_state, self._describe_stop, is_shared=run.ranks is not None)
+        lost = contextlib.nullcontext() if run.ranks is None else run.ranks.explaining()
+        with self._interrupts, self._logger, endings, lost:
             return self._fit()
 
-    def _fit(self) -> FitResult:
+    def _fit(self) -> FitResult | None:
         state, config = self._state, self._run.config
         first_epoch = state.epoch
         if self._step.teacher is not None and (state.start is None or not self._is_over()):
@@ -142,6 +151,8 @@ class Trainer:
                 self._train_epoch()
                 self._progress_line.status("validating")
                 self._finish_epoch()
+        if not self._run.is_first:
+            return None
         best, metric = self._selection.best, config.training.selection_metric
         assert best is not None
         if self._callbacks is not None:
@@ -167,9 +178,18 @@ class Trainer:
 
     def _is_over(self) -> bool:
         best = self._selection.best
-        return is_over(self._run.config.training, self._state, None if best is None else best.epoch)
+        over = is_over(self._run.config.training, self._state, None if best is None else best.epoch)
+        return over if self._run.ranks is None else self._run.ranks.tell(over)
 
     def _settle_teachers(self) -> None:
+        """Settle the teachers; of several ranks the first does so, and the others read what it has written."""
+        ranks = self._run.ranks
+        with self._run.first_goes_first():
+            self._settle_own_teachers()
+        if ranks is not None:
+            self._state.start = ranks.tell(self._state.start)
+
+    def _settle_own_teachers(self) -> None:
         """Fit, evaluate and calibrate the teachers before the first step.
 
         In a resumed run, their heads and temperatures are restored. They are determined again only if `--allow
@@ -178,6 +198,8 @@ class Trainer:
         state, config, teachers = self._state, self._run.config, self._step.teacher
         named = name_teachers(config, teachers)
         begun, may_change = state.start is not None, "changed-config" in config.allow
+        if not self._run.is_first:
+            begun, may_change = True, False
         fitted = settle_heads(self._validator, named, must_be_kept=begun and not may_change, say=self._warn)
         if begun and not fitted:
             try:
@@ -200,10 +222,11 @@ class Trainer:
     def _train_epoch(self) -> None:
         """Take the remaining steps of the epoch."""
         self._step.student.train()
-        config = self._run.config
+        config, ranks = self._run.config, self._run.ranks
+        keys = self._sampler.batches(self._state.epoch, start_step=self._state.step)
         loader = load_batches(
             self._data.train,
-            self._sampler.batches(self._state.epoch, start_step=self._state.step),
+            keys if ranks is None else map(ranks.share, keys),
             seed=config.seed,
             num_workers=config.num_workers,
             collate=self._task.collate,
@@ -212,13 +235,12 @@ class Trainer:
         with contextlib.closing(loader):
             for loaded in loader:
                 self._take_step(loaded)
-        self._interrupts.raise_if_asked()
+        self._look_around(())
 
     def _take_step(self, loaded: LoadedBatch) -> None:
         """Take one step on a batch that has just been loaded, and save where a save is due."""
         state, config = self._state, self._run.config
-        self._interrupts.raise_if_asked()
-        self._report_unreadable(loaded.replaced)
+        self._report_unreadable(self._look_around(loaded.replaced))
         check_labels(loaded.batch, len(list_class_names(self._task)))
         batch = loaded.batch.to(self._run.device, memory_format=choose_memory_format(config.compute))
         if (state.epoch, state.step) == (1, 0):
@@ -229,11 +251,51 @@ class Trainer:
         state.parts = self._retry.raised_parts
         self._record_step(result, batch, progress, settings)
         state.step += 1
-        if is_save_due(config, state.step, self._sampler.steps_per_epoch, time.monotonic() - self._last_save):
+        every = config.training.compare_ranks_every
+        if every is not None and state.step % every == 0:
+            self._compare_ranks()
+        if self._is_save_due():
             self._save_state()
         if self._callbacks is not None:
             told = {**collect_metrics(result), **settings, "skipped": float(not result.ok)}
             self._callbacks.tell("step", progress.epoch, progress.step, told)
+
+    def _look_around(self, replaced: tuple[Replaced, ...]) -> tuple[Replaced, ...]:
+        """Stop after a signal, of several ranks after one to any of them.
+
+        Args:
+            replaced: The samples that this rank could not read.
+
+        Returns:
+            The samples that no rank could read.
+
+        Raises:
+            StopRequested: On all ranks.
+        """
+        ranks, asked = self._run.ranks, self._interrupts.asked
+        if ranks is None:
+            self._interrupts.raise_if_asked()
+            return replaced
+        stops, unreadable = ranks.sum([asked is not None, len(replaced)])
+        if stops:
+            raise StopRequested(ExitCode.TERMINATED if asked is None else asked)
+        return tuple(one for part in ranks.gather(replaced) for one in part) if unreadable else ()
+
+    def _is_save_due(self) -> bool:
+        """Whether the state is to be saved; of several ranks the clock of the first decides."""
+        age, ranks = time.monotonic() - self._last_save, self._run.ranks
+        due = is_save_due(self._run.config, self._state.step, self._sampler.steps_per_epoch, age)
+        return due if ranks is None else bool(ranks.sum([due and ranks.is_first])[0])
+
+    def _compare_ranks(self) -> None:
+        """Raise TrainingStopped where the weights of the ranks differ in any bit: they would train several models."""
+        others = self._step.others
+        different = None if others is None else others.find_difference(self._step.optimizer.parameters)
+        if different is not None:
+            raise TrainingStopped(
+                f"{self._describe_stop('the last save is whole')}. The weights of rank {different} differ from those "
+                f"of rank 0: memory or the network of a machine is at fault"
+            )
 
     def _apply_schedules(self, progress: Progress) -> dict[str, float]:
         """Set the learning rate and the SAM radius of the next step, and return them."""
@@ -262,7 +324,9 @@ class Trainer:
             self._skipped_steps.forget_state()
             self._warn(*state.watch.see_step(result, self._run.config, settings["rho"]))
             return
-        self._logger.record_skip(progress, result, batch, self._keep_skipped(result, batch, progress, settings))
+        names, ranks = batch.rows["id"], self._run.ranks
+        names = names if ranks is None else tuple(name for part in ranks.gather(names) for name in part)
+        self._logger.record_skip(progress, result, names, self._keep_skipped(result, batch, progress, settings))
         if state.skipped_in_a_row >= self._run.config.training.max_skipped_in_a_row:
             accuracy = (state.start or {}).get("accuracy")
             raise TrainingStopped(self._logger.explain_stop(state.skipped_in_a_row, result, stage1_accuracy=accuracy))
@@ -270,8 +334,11 @@ class Trainer:
     def _keep_skipped(
         self, result: StepResult, batch: Batch, progress: Progress, settings: Mapping[str, float]
     ) -> str | None:
-        """Keep the batch of a skipped step; returns a line that says where. An fp16 overflow is normal and not kept."""
-        if result.is_overflow:
+        """Keep the batch of a skipped step; returns a line that says where. An fp16 overflow is normal and not kept.
+
+        Nor is a step of several ranks.
+        """
+        if result.is_overflow or self._run.ranks is not None:  # a rank has only its share of the batch
             return None
         return self._skipped_steps.keep(
             batch,
@@ -289,12 +356,7 @@ class Trainer:
     def _finish_epoch(self) -> None:
         """Validate, select, record, and save the state from which the next epoch starts."""
         state, config = self._state, self._run.config
-        validated = self._validator.validate_epoch(self._step)
-        new_best = self._selection.consider(
-            state.epoch, validated.value, lambda path: self._save_model(path, validated)
-        )
-        best = self._selection.best
-        assert best is not None
+        validated = replace(self._validator, ranks=self._run.ranks).validate_epoch(self._step)
         last = replace(self._progress, step=self._sampler.steps_per_epoch - 1)
         numbers = self._step.criterion.describe(last)
         row = build_epoch_row(
@@ -309,9 +371,8 @@ class Trainer:
             chooses_ascents=config.optimizer.chooses_ascents,
             known=list_terms(self._task.terms),
         )
-        self._progress_line.epoch(
-            self._logger.record_epoch(row, self._epochs, best=(best.epoch, best.value), new_best=new_best)
-        )
+        if self._run.is_first:
+            self._record_epoch(validated, row)
         is_settled = numbers == self._step.criterion.describe(replace(last, epoch=self._epochs))
         ratio = row.get("kd_hard_ratio")
         self._warn(*find_alarms(state, config, self._task, validated, ratio=ratio, is_settled=is_settled))
@@ -335,6 +396,17 @@ class Trainer:
             step=self._state.step,
         )
 
+    def _record_epoch(self, validated: ValidationResult, row: Mapping[str, Any]) -> None:
+        """Keep the model if it is among the best, and write the epoch to the logs."""
+        new_best = self._selection.consider(
+            self._state.epoch, validated.value, lambda path: self._save_model(path, validated)
+        )
+        best = self._selection.best
+        assert best is not None
+        self._progress_line.epoch(
+            self._logger.record_epoch(row, self._epochs, best=(best.epoch, best.value), new_best=new_best)
+        )
+
     def _save_model(self, path: Path, validated: ValidationResult) -> None:
         calibration = self._task.calibrate(validated.table)
         about = {**self._about, "epoch": self._state.epoch, **drop_undefined(validated.metrics)}
@@ -342,9 +414,14 @@ class Trainer:
         save_checkpoint(path, {"model": validated.model.state_dict()}, about=about)
 
     def _save_state(self) -> None:
+        """Save the state to resume from. Of several ranks all take part, and the first writes."""
+        self._compare_ranks()
+        tensors = capture_step(self._step, self._run.device)
+        if not self._run.is_first:
+            return
         save_run_state(
             self._run.weights_folder,
-            tensors=capture_step(self._step, self._run.device),
+            tensors=tensors,
             progress={**self._about, "position": self._state.to_json(), "selection": self._selection.state()},
         )
         self._last_save = time.monotonic()

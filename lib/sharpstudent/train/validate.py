@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import nn
@@ -17,6 +17,9 @@ from sharpstudent.task import Task
 from sharpstudent.train.build import TrainingData
 from sharpstudent.train.run import Run
 from sharpstudent.train.step import TrainStep
+
+if TYPE_CHECKING:
+    from sharpstudent.core.ranks import Ranks
 
 EVALUATION_SAMPLES = 16  # samples in a batch of an evaluation, which keeps no activations for gradients
 PREFIX = "val_"  # of the name of a metric on validation samples, in logs, CSV files and checkpoints
@@ -53,6 +56,7 @@ class Validator:
         data: Its samples.
         between_batches: Called between batches; may raise to stop.
         report_unreadable: Called with the samples that could not be read.
+        ranks: The processes that share the samples; None for one process.
     """
 
     run: Run
@@ -60,6 +64,7 @@ class Validator:
     data: TrainingData
     between_batches: Callable[[], None]
     report_unreadable: Callable[[tuple[Replaced, ...]], None]
+    ranks: Ranks | None = None
 
     def compute_tables(self, models: Sequence[nn.Module]) -> tuple[tuple[Table, ...], tuple[Replaced, ...]]:
         """Compute the outputs of several models in one pass; also return the unreadable samples, which are reported."""
@@ -73,6 +78,7 @@ class Validator:
             timeout_s=config.loader_timeout,
             device=self.run.device,
             between_batches=self.between_batches,
+            ranks=self.ranks,
         )
         self.report_unreadable(replaced)
         return tables, replaced
