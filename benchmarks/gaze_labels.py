@@ -47,7 +47,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_tables(Path(folder))
         begun = time.process_time()
-        parts = GazeTask(GazeSection(data_root=folder)).open_data("train", "validation", "test")
+        parts = GazeTask(GazeSection.model_validate({"data_root": folder})).open_data("train", "validation", "test")
         seconds = time.process_time() - begun
     for samples in parts:
         print(samples.notes[0])

@@ -38,7 +38,7 @@ def main() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     for side in SIDES:
-        task = GazeTask(GazeSection(image_size=side))
+        task = GazeTask(GazeSection.model_validate({"image_size": side}))
         model = task.build_student(ModelSpec("gazelle_tf_efficientnet_lite0", OPTIONS)).eval()
         with quiet():
             content = to_onnx(build_form(model, task.example_batch(3), task.export_spec())).SerializeToString()

@@ -22,9 +22,9 @@ def main() -> None:
     parser.add_argument("--n-mels", type=int, default=40)
     parser.add_argument("--duration", type=float, default=1.0)
     given = parser.parse_args()
-    section = WakewordSection(
-        data_root=given.folder, duration=given.duration, n_mels=given.n_mels, check_chain=False
-    )  # fmt: skip
+    section = WakewordSection.model_validate(
+        {"data_root": given.folder, "duration": given.duration, "n_mels": given.n_mels, "check_chain": False}
+    )
     (windows,) = WakewordTask(section).open_data("train")
     assert isinstance(windows, Windows)
     places = [place % len(windows) for place in range(COUNT)]

@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from sharpstudent.core.io import write_text_atomically
+from sharpstudent.core.naming import format_csv
 
 HERE = Path(__file__).resolve().parent
 REPETITIONS, STEP = 4, 2
@@ -35,10 +37,7 @@ def main() -> None:
         joints=arrays["joints"],
         parents=arrays["parents"],
     )
-    with open(HERE / "index.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, list(kept[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(kept)
+    write_text_atomically(HERE / "index.csv", format_csv([list(kept[0]), *(list(row.values()) for row in kept)]))
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ def test_a_config_whose_name_is_unsafe_in_a_path_is_cleaned():
         (["--nmae", "x"], "did you mean --name?"),
         (["--print"], "did you mean --print-config?"),
         (["--resum=x"], "did you mean --resume?"),
-        (["--lr", "3"], "--set lr=VALUE"),
+        (["--lr", "3"], "--set lr=3"),
         (["--image-size=64"], "--set image_size=64"),
         (["--stage1.epoch=3"], "--set stage1.epoch=3"),
         (["lr=3"], "--set lr=3"),

@@ -240,6 +240,8 @@ def other_value(name: str, field: FieldInfo) -> object:
     """A valid value that differs from the default, from the field's type alone."""
     special: dict[str, object] = {"terms": [{"term": "focal"}], "preset": "additive", "teachers": [OTHER_TEACHER]}
     special["people"] = "files"  # null to the core: its words are the task's
+    special["lr_factors"] = {"head.*": 10.0}
+    special["threads"] = 2
     special["selection_metric"] = "eer"  # text to the core: the task tells which there are
     if name in special:
         return special[name]

@@ -31,6 +31,8 @@ ELSEWHERE = {
     ("core/io.py", "open"): "within append_text and the guards themselves",
     ("evaluation/cost_child.py", "write_text"): "a switch of the kernel's, below /proc",
     ("report/chart.py", "savefig"): "into memory",
+    ("tasks/tokens/rules.py", "savefig"): "into memory",
+    ("tasks/wakeword/renderer.py", "open"): "into memory",
     ("tasks/deepfake/annotate.py", "open"): "the temporary path that the caller has of atomic_path",
 }
 

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import torch
 
 from sharpstudent.core.errors import UserError
+from sharpstudent.core.io import append_text
 from sharpstudent.core.naming import format_csv
 from sharpstudent.core.random import capture_rng_state, restore_rng_state
 
@@ -95,8 +96,7 @@ class CsvSteps(Callback):
         head = [] if self._columns else [("epoch", "step", *values)]
         self._columns = self._columns or list(head[0])
         row = {"epoch": epoch, "step": step, **values}
-        with open(self._path, "a", encoding="utf-8", newline="") as file:
-            file.write(format_csv([*head, [row.get(name, "") for name in self._columns]]))
+        append_text(self._path, format_csv([*head, [row.get(name, "") for name in self._columns]]))
 
 
 class Callbacks:

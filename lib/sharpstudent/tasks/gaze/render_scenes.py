@@ -119,8 +119,8 @@ def make_portraits(folders: Sequence[Path]) -> list[Portrait]:
         else:
             made.append(one)
     if refused:
-        shown = "; ".join(map(printable, refused[:3]))
-        print(f"{len(refused)} of {len(photos)} photos are not used: {shown}{' ...' if refused[3:] else ''}")
+        shown = f"{'; '.join(refused[:3])}{' ...' if refused[3:] else ''}"
+        print(printable(f"{len(refused)} of {len(photos)} photos are not used: {shown}"))
     people = {one.person for one in made}
     if len(people) < LEAST_PEOPLE:
         raise UserError.about(

@@ -125,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     task, found = find_alarms(load_renderer(WakewordTask), given.model, paths)
     write_alarms(found[: given.most], task, given.out)
     written = format_count_of(min(len(found), given.most), "hard negative")
-    print(f"{given.out}: {written}; train with --set data.mined={given.out}")
+    print(printable(f"{given.out}: {written}; train with --set data.mined={given.out}"))
 
 
 if __name__ == "__main__":

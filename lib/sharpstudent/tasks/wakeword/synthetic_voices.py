@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from sharpstudent.core.arguments import EXIT_CODES, Parser, read_path
 from sharpstudent.core.errors import UserError, exit_codes
 from sharpstudent.core.io import make_folder, write_bytes_atomically, write_text_atomically
+from sharpstudent.core.naming import printable
 from sharpstudent.core.random import build_generator
 from sharpstudent.tasks.wakeword.clips import BACKGROUND, HARD, NEGATIVE, POSITIVE
 from sharpstudent.tasks.wakeword.recordings import resample
@@ -210,7 +211,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--word", default="computer", help="the wake word (computer)")
     given = parser.read(sys.argv[1:] if argv is None else argv)
     write_voices(given.folder, given.word, partial(print, flush=True))
-    print(f"{given.folder}: the voices are SYNTHETIC; a model of them says nothing about people")
+    print(printable(f"{given.folder}: the voices are SYNTHETIC; a model of them says nothing about people"))
 
 
 if __name__ == "__main__":
