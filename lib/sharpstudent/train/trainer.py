@@ -81,6 +81,7 @@ class Trainer:
         config, size = run.config, run.config.training.batch_size
         self._lr_schedule = build_lr_schedule(config.optimizer)
         self._rho_schedule = build_rho_schedule(config.optimizer)
+        self._chooses_ascents = config.optimizer.chooses_ascents
         self._epochs = config.training.epochs
         self._sampler = TrainSampler(len(data.train), size, data.train.repeats, config.seed)
         items = min(size, len(data.train) * data.train.repeats)
@@ -368,7 +369,7 @@ class Trainer:
             lr=self._lr_schedule(last),
             rho=self._rho_schedule(last) if config.optimizer.rho > 0.0 else None,
             skipped=state.skipped,
-            chooses_ascents=config.optimizer.chooses_ascents,
+            chooses_ascents=self._chooses_ascents,
             known=list_terms(self._task.terms),
         )
         if self._run.is_first:
