@@ -84,7 +84,7 @@ def test_every_registered_term_is_alive_at_two_classes_or_refused_there_with_its
     shapes = make_shapes(2, student={"a": (2, 3, 4, 4)}, teacher={"a": (2, 5, 8, 8)})
     example = make_batch(16)
     example = replace(example, targets={**example.targets, "heatmap": torch.rand(16, 7, 7)})
-    shapes = replace(shapes, student={**shapes.student, "heatmap": (2, 7, 7)})
+    shapes = replace(shapes, student={**shapes.student, "heatmap": (2, 7, 7), "clauses": (2, 5, 8)})
     for name in TERMS:
         section = TermSection(
             name=name,

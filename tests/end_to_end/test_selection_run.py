@@ -330,7 +330,7 @@ def test_every_saved_epoch_holds_the_calibration_of_its_own_model(tiny: Workplac
     from sharpstudent.tasks.deepfake.evaluation.calibration import calibrate_on_validation
     from sharpstudent.tasks.deepfake.evaluation.frames import build_frames
     from sharpstudent.tasks.deepfake.report.results import CalibrationResult
-    from sharpstudent.train.build import open_training_data
+    from sharpstudent.train.build import choose_memory_format, move_model, open_training_data
     from sharpstudent.train.validate import EVALUATION_SAMPLES
 
     more = ["ema_decay=0.5"] if averaged else []
@@ -348,6 +348,7 @@ def test_every_saved_epoch_holds_the_calibration_of_its_own_model(tiny: Workplac
             saved = load_checkpoint(file)
             model = build_classifier("test_efficientnet", classes=2, dropout=config.student.dropout)
             model.load_state_dict(saved.tensors["model"])
+            move_model(model, torch.device("cpu"), choose_memory_format(config.compute))  # or the last bits differ
             (table,), _ = compute_tables(
                 [model],
                 validation,

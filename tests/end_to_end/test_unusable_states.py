@@ -74,7 +74,8 @@ def set_position(**values: Any) -> Change:
 
 
 def spoil_weight(tensors: dict[str, Any], _: object) -> None:
-    next(iter(tensors["model"].values())).view(-1)[0] = float("nan")
+    weight = next(iter(tensors["model"].values()))
+    weight[(0,) * weight.ndim] = float("nan")
 
 
 def shorten_momentum(tensors: dict[str, Any], _: object) -> None:

@@ -289,7 +289,7 @@ def _remedy(path: KeyPath, value: Any, found: dict[str, Any], in_schedule: bool)
     """Advise the smallest change that makes the value valid."""
     name = path[-1]
     words = describe_type(found)
-    choices: list[str] = found.get("enum", [])
+    choices = [choice for choice in found.get("enum", []) if isinstance(choice, str)]  # true and false may be others
     near = difflib.get_close_matches(value.lower(), choices, n=1, cutoff=0.7) if isinstance(value, str) else []
     if near:
         return f'did you mean "{name}": "{near[0]}"?'

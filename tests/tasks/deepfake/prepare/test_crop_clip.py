@@ -22,7 +22,6 @@ from block_clips import (
     write_picture,
 )
 from made_videos import cut_end, write_video
-from sharpstudent.core.errors import UserError
 from sharpstudent.modalities.faces.crop import compute_loose_box
 from sharpstudent.tasks.deepfake.layouts.clip import RawClip
 from sharpstudent.tasks.deepfake.prepare.crop_clip import ClipCropper
@@ -346,17 +345,6 @@ def test_a_truncated_picture_is_rejected(tmp_path: Path) -> None:
     for suffix in (".png", ".jpg", ".webp", ".bmp"):
         path = cut_end(write_picture(tmp_path / f"a{suffix}", draw_blocks(BOX)), 0.6)
         assert "cut off" in reasons(build_cropper().crop(photo_clip(path)))[0]
-
-
-def test_missing_model_files_are_an_error_where_faces_must_be_detected(folder: Path, tmp_path: Path) -> None:
-    cropper = ClipCropper(CropSettings())  # clips that bring landmarks need no model
-    path = write_picture(tmp_path / "a.png", draw_blocks(BOX))
-    with pytest.raises(UserError) as caught:
-        cropper.crop(photo_clip(path))
-    assert [problem.where for problem in caught.value.problems] == [
-        str(face_crops.DETECTOR_FILE),
-        str(face_crops.MESH_FILE),
-    ]
 
 
 # --- Real networks, real pictures -----------------------------------------------------------------------------------
