@@ -167,8 +167,13 @@ def join_ranks(device: torch.device, timeout_s: float) -> tuple[Ranks, torch.dev
             "device", "cannot be shared by several processes", "cpu or cuda", device.type, "--set device=cpu"
         )
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    timeout = timedelta(seconds=timeout_s)
     try:
-        dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
+        store, number, count = next(dist.rendezvous("env://", timeout=timeout))
+        # torchrun keeps its store when it starts the ranks again: without names of their own they would read the
+        # addresses of those that have ended.
+        store = dist.PrefixStore(f"restart_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        dist.init_process_group(backend, store=store, rank=number, world_size=count, timeout=timeout)
     except (RuntimeError, ValueError) as error:
         raise UserError.about(
             "torchrun",
@@ -177,4 +182,4 @@ def join_ranks(device: torch.device, timeout_s: float) -> tuple[Ranks, torch.dev
             remedy="--standalone on one machine; else another port for the rendezvous, open in the firewall",
         ) from None
     atexit.register(dist.destroy_process_group)
-    return Ranks(dist.get_rank(), dist.get_world_size()), device
+    return Ranks(number, count), device
