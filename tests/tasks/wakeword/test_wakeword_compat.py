@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import urllib.error
@@ -161,7 +160,7 @@ def page(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
             wait_for(lambda: "http://" in (tmp_path / "out.txt").read_text(), server)
             yield (tmp_path / "out.txt").read_text().split()[1], server
         finally:
-            server.send_signal(signal.SIGINT)
+            server.terminate()
             server.wait()
 
 
