@@ -13,6 +13,7 @@ Legend: R rows of a batch.
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
@@ -96,7 +97,7 @@ def load_training(task: Task, samples: Samples, steps: int, *, batch_size: int, 
     """
     repeats = math.ceil(steps * batch_size / len(samples))
     sampler = TrainSampler(len(samples), batch_size, repeats, samples.seed)
-    keys = (keys for _, keys in zip(range(steps), sampler.batches(1), strict=False))
+    keys = itertools.islice(sampler.batches(1), steps)
     for batch, _ in load_batches(samples, keys, seed=samples.seed, num_workers=workers, collate=task.collate):
         yield batch
 

@@ -98,10 +98,9 @@ class RankStep:
         self, loss: Tensor, terms: Mapping[str, Tensor], agreement: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
         """Add up the shares that the ranks have of the loss, its terms and the agreement with the teacher."""
-        values = [loss, *terms.values(), *([] if agreement is None else [agreement])]
+        values = [loss, 0.0 if agreement is None else agreement, *terms.values()]
         sums = torch.tensor(self.ranks.sum([float(value) for value in values]), dtype=torch.float64)
-        named = dict(zip(terms, sums[1:], strict=False))
-        return sums[0], named, None if agreement is None else sums[-1]
+        return sums[0], dict(zip(terms, sums[2:], strict=True)), None if agreement is None else sums[1]
 
     def average_buffers(self) -> None:
         """Give all ranks the mean of their running statistics.

@@ -127,8 +127,8 @@ def test_maps_of_another_size_are_resized_and_said() -> None:
 
 @pytest.mark.slow
 def test_an_exported_model_takes_a_picture_and_boxes_of_any_number_of_heads() -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="runs ONNX files: the extra onnx")
+    pytest.importorskip("onnxscript", reason="writes ONNX files: the extra export")
     from sharpstudent.deploy.convert import build_form, quiet, to_onnx
 
     task = GazeTask(GazeTask.Section(layout="vat", image_size=32))

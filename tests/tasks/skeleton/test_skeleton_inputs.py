@@ -95,7 +95,7 @@ def test_neighbouring_windows_of_one_class_are_one_action_with_its_times() -> No
 
 def write_pose_model(path: Path, form: str, joints: int) -> Path:
     """A model that finds every joint where the picture's red is brightest (heat maps), or at a fixed place."""
-    onnx = pytest.importorskip("onnx")
+    onnx = pytest.importorskip("onnx", reason="makes a pose model: the extra onnx")
     helper, numbers, kind = onnx.helper, onnx.numpy_helper.from_array, onnx.TensorProto
     if form == "heat maps":
         weight = np.zeros((joints, 3, 1, 1), np.float32)

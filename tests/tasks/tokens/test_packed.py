@@ -27,7 +27,7 @@ def make_model(**more: Any) -> UnifiedTMTransformer:
 def load_tmu() -> Any:
     """The classifier of tmu 0.8.3, whose `np.uint32(~0)` NumPy 2 refuses: it is written out here."""
     name = "tmu.clause_bank.clause_bank"
-    pytest.importorskip("tmu")
+    pytest.importorskip("tmu", reason="tmu, an outside Tsetlin machine, is not installed")
     spec = importlib.util.find_spec(name)
     assert spec is not None
     assert spec.origin is not None
@@ -35,7 +35,7 @@ def load_tmu() -> Any:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     exec(compile(source, spec.origin, "exec"), module.__dict__)
-    return pytest.importorskip("tmu.models.classification.vanilla_classifier").TMClassifier
+    return pytest.importorskip("tmu.models.classification.vanilla_classifier", reason="tmu is not whole").TMClassifier
 
 
 def test_clauses_that_tmu_has_learnt_hold_for_the_pictures_for_which_they_hold_there() -> None:

@@ -124,8 +124,8 @@ def check_term(term: dict[str, Any], teacher: ModelSpec) -> None:
 
 @pytest.mark.parametrize("name", ["tm_vit", pytest.param("tm_swin", marks=pytest.mark.slow)])
 def test_models_are_exported_to_onnx_with_parity_and_without_warnings(name: str, tmp_path: Path) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="runs ONNX files: the extra onnx")
+    pytest.importorskip("onnxscript", reason="writes ONNX files: the extra export")
     torch.manual_seed(0)
     task = TokensTask(TokensSection(source="drawn", image_size=16))
     options: dict[str, Any] = {"patch_size": 4, "clauses": 8, "clause_specialize": 0.5}
