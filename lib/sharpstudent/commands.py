@@ -181,12 +181,13 @@ def tasks(words: Words) -> None:
 
 
 def _list_configs(task: str) -> str:
-    """List the configs of the package that name a task."""
+    """List the configs of the package that name a task; the schema and lists of an ablation's arms are none."""
     found: list[str] = []
     for path in sorted(CONFIGS.glob("*.json")):
         text = read_text(path)
         named = re.search(r'"task":\s*"([^"]+)"', text)
-        if path.name != "schema.json" and task == (named[1] if named else DEFAULT_TASK):
+        is_config = path.name != "schema.json" and '"arms":' not in text
+        if is_config and task == (named[1] if named else DEFAULT_TASK):
             found.append(f"configs/{path.name}")
     return ", ".join(found) or "none"
 

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -113,6 +114,11 @@ def test_the_version_and_the_tasks_are_listed() -> None:
     listed = call("tasks", "--terms").out
     assert "deepfake\n    metric  AUC\n    config  configs/config_SBI.json" in listed
     assert "kd" in listed.rpartition("terms of every task")[2]
+    targets = (ROOT / "Makefile").read_text()
+    demos = re.findall(r"^    demo    make (.+)$", listed, re.MULTILINE)
+    assert len(demos) == len(re.findall(r"^    metric ", listed, re.MULTILINE)) >= 1
+    assert all(f"\n{demo}: setup" in targets for demo in demos)
+    assert "arms" not in listed.partition("terms of every task")[0]  # the arms of an ablation are no config
 
 
 def test_a_config_of_the_package_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

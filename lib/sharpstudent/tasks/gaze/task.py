@@ -35,6 +35,7 @@ class GazeTask(Task):
     """
 
     Section = GazeSection
+    demo = "make demo-gaze"
     section: GazeSection
     metrics: ClassVar[Mapping[str, Metric]] = METRICS
     details = "sharpstudent.tasks.gaze.gaze_answer:LookDetails"

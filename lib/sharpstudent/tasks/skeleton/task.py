@@ -50,6 +50,7 @@ class SkeletonTask(ClassificationTask):
     """
 
     Section = SkeletonSection
+    demo = "make demo-skeleton"
     section: SkeletonSection
     metrics: ClassVar[Mapping[str, Metric]] = {
         **ClassificationTask.metrics,

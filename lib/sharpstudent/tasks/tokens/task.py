@@ -29,6 +29,7 @@ class TokensTask(ClassificationTask):
     """Which class a small picture shows."""
 
     Section = TokensSection
+    demo = "make demo-tokens"
     section: TokensSection
     unit, group_unit = "picture", "picture"
     renderer: ClassVar[str | None] = "sharpstudent.tasks.tokens.renderer:TokensRenderer"

@@ -36,6 +36,7 @@ class WakewordTask(ClassificationTask):
     """
 
     Section = WakewordSection
+    demo = "make demo-wakeword"
     section: WakewordSection
     classes = ("other", "wake word")
     metrics: ClassVar[Mapping[str, Metric]] = METRICS
