@@ -2,12 +2,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+# The build of torch: TORCH=cpu takes a quarter of the disk; without a word, what is there stays.
+STAMP := $(VENV)/.installed$(if $(TORCH),-$(TORCH))
+DEV := $(VENV)/.installed-dev$(if $(TORCH),-$(TORCH))
 
 # The tools that look at the environment live outside it, so that they are no part of what they find.
 TOOLS := .venv-audit
 
-.PHONY: setup check test test-real-size test-slow browser demo demo-gaze demo-tokens demo-wakeword demo-skeleton results train-free face-models docs audit sbom release clean help
+.PHONY: setup dev lock check test test-real-size test-slow browser demo demo-gaze demo-tokens demo-wakeword demo-skeleton results train-free face-models docs audit sbom release clean help
 
 help:
 	@echo "make demo         everything: environment, portraits, teacher, stage 1, stage 2, comparison table"
@@ -27,28 +29,43 @@ help:
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.11")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable ".[test,check]"
-	touch $(STAMP)
+# What tests and checks need besides.
+dev: $(DEV)
 
-check: setup
+CHECK_VERSION = $(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.11")'
+
+$(STAMP): pyproject.toml requirements.txt
+	@$(CHECK_VERSION)
+	@$(PYTHON) .ci/environment.py $(VENV) $(if $(TORCH),--torch $(TORCH))
+	@touch $(STAMP)
+
+$(DEV): pyproject.toml requirements-dev.txt
+	@$(CHECK_VERSION)
+	@$(PYTHON) .ci/environment.py $(VENV) --dev $(if $(TORCH),--torch $(TORCH))
+	@touch $(STAMP) $(DEV)
+
+# The newest versions within the ranges of pyproject.toml that fit those of the lock files; `make lock UPGRADE=--upgrade` for all.
+LOCK = $(TOOLS)/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --quiet --custom-compile-command "make lock" $(UPGRADE)
+lock: $(TOOLS)/.installed
+	$(LOCK) --output-file requirements.txt
+	$(LOCK) --extra test --extra check --constraint requirements.txt --output-file requirements-dev.txt
+
+check: dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
 # Tests on real faces skip with their reason where the two face models (2.7 MB) cannot be fetched.
-test: setup
+test: dev
 	-@$(BIN)/python fetch_models.py face-models
 	-@$(BIN)/python fetch_models.py wakeword
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test-real-size: setup
+test-real-size: dev
 	$(BIN)/python -m pytest -m slow tests/end_to_end/test_two_stages.py
 
-test-slow: setup
+test-slow: dev
 	$(BIN)/python -m pytest -m slow
 
 face-models: setup
@@ -90,7 +107,7 @@ results: setup
 	$(BIN)/python demo/results.py
 
 # The report's own test looks at it in a browser, and asks axe-core for faults of WCAG; it skips where there is none.
-browser: setup
+browser: dev
 	-$(BIN)/python -m pip install --quiet --no-deps axe-playwright-python==0.1.8
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
 	  || { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] \
@@ -104,14 +121,14 @@ browser: setup
 	  else echo "an exported model in the browser is not checked: it needs npm, its registry, and chromium"; fi
 
 # Without a network the tools cannot be fetched, nor the database be asked: that is said, and is no failure.
-audit: setup $(TOOLS)/.installed
+audit: dev $(TOOLS)/.installed
 	$(BIN)/python .ci/audit.py $(TOOLS)/bin/pip-audit "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" $(AUDIT)
 
 $(TOOLS)/.installed: pyproject.toml
 	test -x $(TOOLS)/bin/python || $(PYTHON) -m venv $(TOOLS)
-	-$(TOOLS)/bin/python -m pip install --quiet pip-audit==2.10.1 cyclonedx-bom==7.5.0 && touch $@
+	-$(TOOLS)/bin/python -m pip install --quiet pip-audit==2.10.1 cyclonedx-bom==7.5.0 uv==0.13.8 && touch $@
 
-sbom: setup $(TOOLS)/.installed
+sbom: dev $(TOOLS)/.installed
 	mkdir -p dist
 	$(TOOLS)/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible \
 	  --output-file "dist/sharpstudent-$$($(BIN)/python -c 'from importlib.metadata import version; print(version("sharpstudent"))').cdx.json"
@@ -120,7 +137,7 @@ release: sbom
 	$(MAKE) audit AUDIT=--must-reach
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
-docs: setup
+docs: dev
 	$(BIN)/python configs/generate.py
 
 clean:

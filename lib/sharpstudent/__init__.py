@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sharpstudent.api import FinishedStage, Model, distill, load, push_to_hub, train_student_only
     from sharpstudent.core.errors import UserError
-    from sharpstudent.train.callbacks import Callback, StageInfo
+    from sharpstudent.train.callbacks import Callback, CsvSteps, MlflowLogger, StageInfo, WandbLogger
 
 __all__ = [
     "Callback",
+    "CsvSteps",
     "FinishedStage",
+    "MlflowLogger",
     "Model",
     "StageInfo",
     "UserError",
+    "WandbLogger",
     "distill",
     "load",
     "push_to_hub",
@@ -28,7 +31,8 @@ __all__ = [
 # OpenCV reads this once, when it is loaded: a header that claims 30,000 x 30,000 pixels is refused, not allocated.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**28))
 
-_MODULES = {"UserError": "core.errors", "Callback": "train.callbacks", "StageInfo": "train.callbacks"}
+_OF_CALLBACKS = ("Callback", "CsvSteps", "MlflowLogger", "StageInfo", "WandbLogger")
+_MODULES = {"UserError": "core.errors", **dict.fromkeys(_OF_CALLBACKS, "train.callbacks")}
 
 
 def __getattr__(name: str) -> object:

@@ -16,9 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sharpstudent.core.errors import UserError
+from sharpstudent.core.files import read_text
+from sharpstudent.core.naming import clean_name, escape_markdown
 
 if TYPE_CHECKING:
     from sharpstudent.report.predictions import Prediction
+    from sharpstudent.report.results import EvaluationResults
     from sharpstudent.train.callbacks import Callback
 
 
@@ -271,7 +274,8 @@ def push_to_hub(run: str | Path, name: str, *, private: bool = True, token: str 
     """Upload the best model of a run, with its model card, to the Hugging Face hub.
 
     Args:
-        run: The run folder; its model_card.md goes along, which its report has written.
+        run: The run folder. Its model_card.md goes along; where its task writes none, a short card is made of the
+            results of its report.
         name: OWNER/NAME on the hub; made where it does not exist.
         private: Whether a new one is private.
         token: The access token; None for the one that is stored on this machine.
@@ -280,18 +284,71 @@ def push_to_hub(run: str | Path, name: str, *, private: bool = True, token: str 
         The address of the model.
 
     Raises:
-        UserError: For a run without a finished model or without a card.
+        UserError: For a run without a finished model or without a report.
     """
     from huggingface_hub import HfApi, ModelCard
 
     folder = Path(run)
-    files = {HUB_FILE: folder / "weights" / "best_model.safetensors", "README.md": folder / "model_card.md"}
-    for path in files.values():
+    weights, card, results = (folder / part for part in ("weights/best_model.safetensors", CARD, "results.json"))
+    for path in (weights, card if card.is_file() else results):
         if not path.is_file():
             raise UserError.about(str(path), "does not exist", remedy="let the run end with its report (report=true)")
-    ModelCard.load(files["README.md"])  # its metadata are checked before anything is sent
+    text = read_text(card) if card.is_file() else _render_card(_read_results(results), name)
+    ModelCard(text)  # its metadata are checked before anything is sent
     api = HfApi(token=token)
     api.create_repo(name, private=private, exist_ok=True)
-    for place, path in files.items():
-        api.upload_file(path_or_fileobj=path, path_in_repo=place, repo_id=name)
+    api.upload_file(path_or_fileobj=weights, path_in_repo=HUB_FILE, repo_id=name)
+    api.upload_file(path_or_fileobj=text.encode(), path_in_repo="README.md", repo_id=name)
     return f"{api.endpoint}/{name}"
+
+
+CARD = "model_card.md"
+
+
+def _read_results(path: Path) -> EvaluationResults:
+    """Read results.json of a task without results of its own form. Raises UserError for what is none."""
+    from pydantic import ValidationError
+
+    from sharpstudent.report.results import EvaluationResults
+
+    try:
+        return EvaluationResults.model_validate_json(read_text(path))
+    except (ValidationError, ValueError) as error:
+        raise UserError.about(
+            str(path), "is not results of a run's report", got=str(error).splitlines()[0], remedy="make it again"
+        ) from None
+
+
+def _render_card(results: EvaluationResults, name: str) -> str:
+    """Write a short model card from results.json of a run's report, of any task.
+
+    Args:
+        results: The results; their first model is the run's.
+        name: OWNER/NAME on the hub.
+    """
+    from huggingface_hub import EvalResult, ModelCardData
+
+    model, sets = results.models[0], ", ".join(clean_name(data.name) for data in results.data)
+    found = [
+        EvalResult(results.task, sets, sets, metric, value.value, metric_name=results.metrics[metric].title)
+        for metric, value in model.metrics.items()
+        if metric in results.metrics and value.value is not None
+    ]
+    data = ModelCardData(
+        license="other",
+        license_name="see-the-card",
+        library_name="sharpstudent",
+        tags=["pytorch", "knowledge-distillation", results.task],
+        model_name=clean_name(model.name),
+        eval_results=found,
+    )
+    rows = [f"| {escape_markdown(str(one.metric_name))} | {one.metric_value:.4f} |" for one in found]
+    sentences = [f"- {escape_markdown(text)}" for text in (*results.verdict, *results.limits)]
+    parts = [
+        f"---\n{data.to_yaml()}\n---\n\n# {name}\n",
+        f"A model of the task `{results.task}`, trained with SharpStudent.\n",
+        f'```python\nimport sharpstudent\n\nmodel = sharpstudent.load("{HUB}{name}")\n```\n',
+        "\n".join([f"On {escape_markdown(sets)}:\n", "| Metric | Value |", "|---|---|", *rows, "", *sentences]),
+        "The licence of the weights depends on the data and on the teacher: whoever uploads them has to state it.",
+    ]
+    return "\n".join(parts) + "\n"

@@ -115,9 +115,9 @@ class Task(ABC):
             facts: What `facts()` gave when the checkpoint was written; None in a training run.
             allow: The names given with `--allow`.
         """
-        self.section = self.Section() if section is None else section
+        self.section: Any = self.Section() if section is None else section
         self._facts = facts
-        self.allow = tuple(allow)
+        self.allow: tuple[str, ...] = tuple(allow)
 
     @abstractmethod
     def open_data(self, *splits: str) -> tuple[Samples, ...]:

@@ -227,3 +227,11 @@ def test_a_path_without_permission_is_the_users_error_wherever_it_is_asked_for(
         raise PermissionError(13, "Permission denied", "data/photos/x.jpg")
     assert end.value.code == ExitCode.USER_ERROR
     assert capsys.readouterr().err.startswith("error: data/photos/x.jpg: cannot be used (Permission denied)\n")
+
+
+def test_a_character_that_the_console_cannot_show_does_not_end_the_program() -> None:
+    """Windows consoles may have cp1252, which lacks the minus sign and the arrows of tables."""
+    code = "from sharpstudent.core.errors import exit_codes\nwith exit_codes():\n    print('AUC \\u2191 \\u2212.1')"
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "AUC ? ?.1")

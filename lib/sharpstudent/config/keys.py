@@ -8,7 +8,7 @@ All of them are typed and frozen. A key is declared once: here, or in run_config
 # Without `from __future__ import annotations`: pydantic would compile the text of every annotation at each start.
 import functools
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import AliasChoices, ConfigDict, Field, JsonValue, create_model
 
@@ -44,13 +44,14 @@ Keys = TypeVar("Keys", bound=Frozen)
 class ModelKeys(Frozen):
     """A model by its name; every other key is an option that the task's models know."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow")
 
     name: Text = Field(description="name of the architecture; the other keys of this group are its options")
 
 
 if TYPE_CHECKING:
-    ScheduledRate = ScheduledRadius = float | ConfigSchedule
+    ScheduledRate = float | ConfigSchedule
+    ScheduledRadius = float | ConfigSchedule
     Architecture = str | ModelKeys
 else:
     ScheduledRate = either(LearningRate, AnySchedule)
@@ -212,8 +213,8 @@ def _build_stage(group: str, keys: Collection[str]) -> type[StageKeys]:
     return create_model(f"{group.capitalize()}Keys", __base__=StageKeys, __doc__=f"`{group}.*`", **fields)
 
 
-Stage1Keys = _build_stage("stage1", _BOTH_STAGES)
-Stage2Keys = _build_stage("stage2", [*_BOTH_STAGES, *PresetKeys.model_fields])
+Stage1Keys: type[StageKeys] = _build_stage("stage1", _BOTH_STAGES)
+Stage2Keys: type[StageKeys] = _build_stage("stage2", [*_BOTH_STAGES, *PresetKeys.model_fields])
 
 
 class FileKeys(FlatKeys):

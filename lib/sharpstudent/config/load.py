@@ -27,7 +27,12 @@ from sharpstudent.core.errors import Problem, UserError
 LARGEST_FILE = 256 * 1024  # bytes; a config is a few KiB, and what is larger is some other file
 
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"  # those that come with the package
+# Those that come with the package. In a checkout they are a link, which Windows may write as a file: then the folder.
+_HERE = Path(__file__).resolve()
+CONFIGS = next(
+    (folder for folder in (_HERE.parents[1] / "configs", _HERE.parents[3] / "configs") if folder.is_dir()),
+    _HERE.parents[1] / "configs",
+)
 
 
 def find_config(text: str) -> Path:

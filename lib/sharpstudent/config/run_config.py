@@ -120,7 +120,9 @@ ALLOWANCES = {
 class Frozen(BaseModel):
     """Base of every section: unknown keys refused, no coercion of types, immutable."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True
+    )
 
 
 class TaskSection(Frozen):

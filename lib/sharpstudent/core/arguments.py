@@ -166,16 +166,25 @@ def advise_make(target: str) -> str:
 def advise_extra(extra: str, *, again: bool = False) -> str:
     """Write the command that installs the packages of an extra, in the versions of this program, from any folder.
 
-    An extra that came after the program was installed is named itself; that command is for the program's folder.
-
     Args:
         extra: The extra, as pyproject.toml names it.
         again: Whether packages that are installed have to be installed anew.
     """
+    return f"pip install {'--force-reinstall ' if again else ''}{' '.join(_list_packages(extra))}"
+
+
+def _list_packages(extra: str) -> list[str]:
+    """List the packages of an extra; a checkout's pyproject.toml may be newer than the installed metadata."""
+    try:
+        text = (Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8")
+    except OSError:
+        text = ""
+    if '\nname = "sharpstudent"\n' in text:
+        import tomllib  # here, because a command line without this advice need not wait for it
+
+        return tomllib.loads(text)["project"]["optional-dependencies"][extra]
     marked = (line.partition(";") for line in importlib.metadata.requires("sharpstudent") or ())
-    packages = [name.strip() for name, _, marker in marked if re.search(rf"extra\s*==\s*['\"]{extra}['\"]", marker)]
-    wanted = " ".join(packages) or f"'.[{extra}]'"
-    return f"pip install {'--force-reinstall ' if again else ''}{wanted}"
+    return [name.strip() for name, _, marker in marked if re.search(rf"extra\s*==\s*['\"]{extra}['\"]", marker)]
 
 
 def expand_path(text: str) -> str:

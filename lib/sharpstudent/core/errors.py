@@ -179,6 +179,7 @@ def exit_codes() -> Generator[None, None, None]:
     If the reader of standard output has closed it, the script ends without a message and with `ExitCode.UNREAD`. Any
     other error is a defect of the program and keeps its traceback.
     """
+    _print_any_character()
     with _quiet_when_unread():
         try:
             yield
@@ -201,6 +202,16 @@ def exit_codes() -> Generator[None, None, None]:
             remedy = "give this user the permission, or name another path"
             _complain(f"error: {Problem(str(error.filename), what, remedy=remedy).as_text()}")
             sys.exit(ExitCode.USER_ERROR)
+
+
+def _print_any_character() -> None:
+    """Let standard output print `?` for a character that its encoding lacks, as that of a Windows console may.
+
+    Python's own way is to end the program; for standard error it writes the code of such a character.
+    """
+    reconfigure = getattr(sys.stdout, "reconfigure", None)  # a substitute for standard output has none
+    if reconfigure is not None:
+        reconfigure(errors="replace")
 
 
 def _complain(text: str) -> None:

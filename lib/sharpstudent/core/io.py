@@ -275,7 +275,7 @@ class FolderLock:
 
     def __init__(self, handle: int) -> None:
         """Keep the handle of a lock file that is locked."""
-        self.release = weakref.finalize(self, _release, handle, os.getpid())
+        self.release: weakref.finalize[[int, int], FolderLock] = weakref.finalize(self, _release, handle, os.getpid())
 
 
 _HELD: weakref.WeakValueDictionary[tuple[int, int, int], FolderLock] = weakref.WeakValueDictionary()

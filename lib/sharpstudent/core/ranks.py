@@ -37,7 +37,8 @@ class Ranks:
     """
 
     def __init__(self, number: int, count: int) -> None:
-        self.number, self.count = number, count
+        self.number: int = number
+        self.count: int = count
         self._store = dist.distributed_c10d._get_default_store()  # torch has no public function for it
         self._waits = 0
 

@@ -82,7 +82,7 @@ def _release() -> None:
 
 def _read_bytes(name: str) -> int:
     """Read a line of this process's status, such as `VmRSS:  123456 kB`."""
-    (line,) = [line for line in _STATUS.read_text().splitlines() if line.startswith(f"{name}:")]
+    (line,) = [line for line in _STATUS.read_text(encoding="utf-8").splitlines() if line.startswith(f"{name}:")]
     return int(line.split()[1]) * 1024
 
 

@@ -13,7 +13,7 @@ import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -64,7 +64,7 @@ class ModelFile:
 class Description(BaseModel):
     """The part of a file's own description that a model is built from; None for what the file does not say."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="ignore", frozen=True)
 
     architecture: str | None = Field(default=None, max_length=MOST_LETTERS)
     classes: tuple[Annotated[str, Field(max_length=MOST_LETTERS)], ...] | None = None

@@ -140,7 +140,7 @@ def _limit_memory(limit: int) -> None:
     used = 0
     status = Path("/proc/self/statm")
     if status.exists():
-        used = int(status.read_text().split()[0]) * resource.getpagesize()
+        used = int(status.read_text(encoding="utf-8").split()[0]) * resource.getpagesize()
     wanted = used + limit
     _, most = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most))

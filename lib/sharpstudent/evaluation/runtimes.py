@@ -14,7 +14,7 @@ import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, Protocol
+from typing import Annotated, Any, ClassVar, NoReturn, Protocol
 
 import numpy as np
 import torch
@@ -67,7 +67,7 @@ class ExportAbout(BaseModel):
         allowed: What the user let pass with `--allow`, in words; None where every check was passed.
     """
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="ignore", frozen=True)
 
     format: Name
     inputs: dict[Name, tuple[int | Name, ...]]

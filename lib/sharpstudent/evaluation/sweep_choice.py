@@ -12,14 +12,14 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from sharpstudent.config.load import parse_value
 from sharpstudent.core.errors import UserError
 
-OPTUNA = "optuna==5.0.0"  # the extra `sweep`
+OPTUNA = "optuna~=5.0.0"  # the extra `sweep`
 MOST_COMBINATIONS = 1000
 State = Literal["running", "complete", "pruned", "failed"]
 
@@ -52,7 +52,7 @@ class Trial(BaseModel):
         history: The validation metric by epoch.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
 
     values: dict[str, Any]
     state: State = "running"

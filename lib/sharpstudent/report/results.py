@@ -11,7 +11,7 @@ Legend: E epochs, M bins.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -25,7 +25,7 @@ Role = Literal["teacher", "before", "distilled", "control", "model"]
 class Plain(BaseModel):
     """Base of all parts: immutable, finite numbers only, unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class MetricValue(Plain):

@@ -9,6 +9,7 @@ that it can be resumed; `report` prints it once and goes on without that callbac
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, Literal
 
 import torch
 
+from sharpstudent.core.arguments import advise_extra
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.io import append_text
 from sharpstudent.core.naming import format_csv
@@ -97,6 +99,105 @@ class CsvSteps(Callback):
         self._columns = self._columns or list(head[0])
         row = {"epoch": epoch, "step": step, **values}
         append_text(self._path, format_csv([*head, [row.get(name, "") for name in self._columns]]))
+
+
+class WandbLogger(Callback):
+    """Sends the numbers of a run to Weights & Biases (extra `wandb`); a resumed run goes on in the same one there.
+
+    WANDB_MODE=offline, or `mode="offline"`, writes them below the run folder; `wandb sync` sends them later.
+    """
+
+    def __init__(self, project: str = "sharpstudent", *, every: int = 10, **options: Any) -> None:
+        """Say where to.
+
+        Args:
+            project: The project at Weights & Biases.
+            every: Of how many steps one is sent; epochs are sent whole.
+            options: Further arguments of `wandb.init`, such as `mode` or `entity`.
+        """
+        self._wandb = _import("wandb", "wandb")
+        self._project, self._every, self._options = project, every, options
+        self._run: Any = None
+        self._count = self._per_epoch = 0
+
+    def on_start(self, info: StageInfo) -> None:
+        """Open the run there; its name is that of the run folder."""
+        self._per_epoch = info.steps_per_epoch
+        about = {"project": self._project, "name": info.folder.name, "id": info.folder.name, "resume": "allow"}
+        self._run = self._wandb.init(
+            dir=str(info.folder / "logs"), config=dict(info.config), **{**about, **self._options}
+        )
+
+    def on_step(self, epoch: int, step: int, values: Mapping[str, float]) -> None:
+        """Send the numbers of a step, as `step/NAME`."""
+        self._count = (epoch - 1) * self._per_epoch + step + 1
+        if step % self._every == 0:
+            self._run.log({f"step/{name}": value for name, value in values.items()}, step=self._count)
+
+    def on_epoch(self, epoch: int, row: Mapping[str, float]) -> None:
+        """Send the row of metrics.csv."""
+        self._run.log({"epoch": epoch, **row}, step=self._count)
+
+    def on_end(self, best_epoch: int, best_value: float) -> None:
+        """Send which epoch was the best, and close the run."""
+        self._run.summary.update({"best_epoch": best_epoch, "best_value": best_value})
+        self._run.finish()
+
+
+class MlflowLogger(Callback):
+    """Sends the numbers of a run to MLflow (extra `mlflow`); a resumed run goes on in the same one there."""
+
+    def __init__(self, experiment: str = "sharpstudent", *, uri: str | None = None, every: int = 10) -> None:
+        """Say where to.
+
+        Args:
+            experiment: The experiment of MLflow; made where it does not exist.
+            uri: The address of the server, or a folder; None for that of MLFLOW_TRACKING_URI.
+            every: Of how many steps one is sent; epochs are sent whole.
+        """
+        self._client: Any = _import("mlflow", "mlflow-skinny").MlflowClient(uri)
+        self._experiment, self._every = experiment, every
+        self._run = ""
+        self._per_epoch = 0
+
+    def on_start(self, info: StageInfo) -> None:
+        """Open the run there, or find it by the name of the run folder."""
+        self._per_epoch, name = info.steps_per_epoch, info.folder.name
+        known = self._client.get_experiment_by_name(self._experiment)
+        number = known.experiment_id if known is not None else self._client.create_experiment(self._experiment)
+        found = self._client.search_runs([number], f"attributes.run_name = '{name}'", max_results=1)
+        self._run = (found[0] if found else self._client.create_run(number, run_name=name)).info.run_id
+        if not found:
+            for key, value in info.config.items():
+                self._client.log_param(self._run, key, str(value)[:500])
+
+    def on_step(self, epoch: int, step: int, values: Mapping[str, float]) -> None:
+        """Send the numbers of a step, as `step/NAME`."""
+        if step % self._every == 0:
+            self._log({f"step/{name}": value for name, value in values.items()}, (epoch - 1) * self._per_epoch + step)
+
+    def on_epoch(self, epoch: int, row: Mapping[str, float]) -> None:
+        """Send the row of metrics.csv."""
+        self._log(row, epoch)
+
+    def on_end(self, best_epoch: int, best_value: float) -> None:
+        """Send which epoch was the best, and close the run."""
+        self._log({"best_epoch": best_epoch, "best_value": best_value}, best_epoch)
+        self._client.set_terminated(self._run)
+
+    def _log(self, values: Mapping[str, float], step: int) -> None:
+        for name, value in values.items():
+            self._client.log_metric(self._run, name, value, step=step)
+
+
+def _import(module: str, package: str) -> Any:
+    """Import a package of an extra. Raises UserError where it is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise UserError.about(
+            f"callback of {module}", f"needs {package}, which is not installed", remedy=advise_extra(module)
+        ) from None
 
 
 class Callbacks:

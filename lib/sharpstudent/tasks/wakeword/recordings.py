@@ -22,7 +22,7 @@ from sharpstudent.core.errors import UserError
 from sharpstudent.core.files import check_plain, explain
 from sharpstudent.data.dataset import UnreadableSample
 
-PACKAGES = "soundfile==0.14.0 onnxruntime==1.32.0"  # of the extra wakeword
+PACKAGES = "soundfile~=0.14.0 onnxruntime~=1.32.0"  # of the extra wakeword
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif")
 MOST_BYTES = 2**31  # of one file
 MOST_SECONDS = 600.0  # of a recording that is read whole, for training

@@ -28,7 +28,7 @@ from sharpstudent.tasks.wakeword.clips import BACKGROUND, HARD, NEGATIVE, POSITI
 from sharpstudent.tasks.wakeword.recordings import resample
 from sharpstudent.tasks.wakeword.renderer import write_wav
 
-PACKAGE = "espeakng-loader==0.2.4"  # of the extra wakeword-voices
+PACKAGE = "espeakng-loader~=0.2.4"  # of the extra wakeword-voices
 RATE = 16000
 LICENCE = "spoken by espeak-ng; no rights are claimed"
 ACCENTS = ("en-us", "en-gb-x-rp", "en-gb-scotland", "en-us-nyc")

@@ -23,7 +23,7 @@ from sharpstudent.models.weights import load_weights
 from sharpstudent.tasks.wakeword.networks import CLASSES
 from sharpstudent.tasks.wakeword.speech_embedding import check_waveform
 
-PACKAGE = "transformers==5.23.0"  # of the extra wav2vec2
+PACKAGE = "transformers~=5.23.0"  # of the extra wav2vec2
 BASE = "facebook/wav2vec2-base-960h"
 HIDDEN_UNITS = 256
 SMALLEST_VARIANCE = 1e-7  # as the feature extractor of the library

@@ -13,7 +13,6 @@ import contextlib
 import multiprocessing
 import multiprocessing.connection
 import os
-import signal
 import sys
 import time
 import traceback
@@ -23,6 +22,8 @@ from typing import Any, Generic, Literal, TypeVar
 
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.io import leave_signals_to_parent, stop_signals_blocked
+
+KILLED = 9  # SIGKILL, for which Python on Windows has no name
 
 
 def serve(connection: multiprocessing.connection.Connection, build: Callable[[], Callable[[Any], Any]]) -> None:
@@ -221,7 +222,7 @@ class _Worker:
 
 
 def _describe_end(exit_code: int | None) -> str:
-    if exit_code == -signal.SIGKILL:
+    if exit_code == -KILLED:
         time.sleep(1.0)  # a signal to the whole job ends this process meanwhile: nothing is recorded
         return "its process was killed (signal 9); perhaps the memory ran out"
     if exit_code is not None and exit_code < 0:

@@ -10,9 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
-
-import yaml
+from typing import TYPE_CHECKING
 
 from sharpstudent.core.naming import clean_name, escape_markdown
 from sharpstudent.report import text
@@ -32,6 +30,9 @@ from sharpstudent.tasks.deepfake.report.decisions import (
 )
 from sharpstudent.tasks.deepfake.report.report_sets import ReportSet, list_sets
 from sharpstudent.tasks.deepfake.report.results import ModelResult, Results
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
 
 OTHER = "other"
 _STAGES = {
@@ -179,18 +180,22 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def _render_front(results: Results, model: ModelResult, *, licence: str, training_data: str | None) -> str:
-    """Write the front matter: YAML between two lines of `---`, ending in a newline."""
+    """Write the front matter, as the hub's own class does: YAML between two lines of `---`, ending in a newline."""
+    from huggingface_hub import ModelCardData
+
     index = _list_results(results, model)
-    front: dict[str, Any] = {"license": licence}
-    if licence == OTHER:
-        front["license_name"] = "see-the-card"
-    front |= {"library_name": "sharpstudent", "pipeline_tag": TASK, "tags": _list_tags(model)}
-    if training_data is not None and _HUB_ID.fullmatch(training_data):
-        front["datasets"] = [training_data]
-    if index:
-        front["metrics"] = list(dict.fromkeys(one["type"] for part in index for one in part["metrics"]))
-        front["model-index"] = [{"name": clean_name(model.name), "results": index}]
-    return f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=1000)}---\n"
+    data = ModelCardData(
+        license=licence,
+        license_name="see-the-card" if licence == OTHER else None,
+        library_name="sharpstudent",
+        pipeline_tag=TASK,
+        tags=_list_tags(model),
+        datasets=[training_data] if training_data is not None and _HUB_ID.fullmatch(training_data) else None,
+        metrics=list(dict.fromkeys(one.metric_type for one in index)) or None,
+        model_name=clean_name(model.name),
+        eval_results=index or None,
+    )
+    return f"---\n{data.to_yaml()}\n---\n"
 
 
 def _list_tags(model: ModelResult) -> list[str]:
@@ -199,9 +204,9 @@ def _list_tags(model: ModelResult) -> list[str]:
     return tags + ([] if model.architecture is None else [clean_name(model.architecture)])
 
 
-def _list_results(results: Results, model: ModelResult) -> list[dict[str, Any]]:
-    """List the entries of the model index: one a set, then one for each of its kinds of fake."""
-    found: list[dict[str, Any]] = []
+def _list_results(results: Results, model: ModelResult) -> list[EvalResult]:
+    """List the entries of the model index: those of a set, then those of each of its kinds of fake."""
+    found: list[EvalResult] = []
     for dataset in list_sets(results):
         of_set = {estimate: dataset.find(model, estimate) for estimate, _, _ in METRICS}
         found += _make_entry(dataset, None, of_set)
@@ -210,22 +215,27 @@ def _list_results(results: Results, model: ModelResult) -> list[dict[str, Any]]:
     return found
 
 
-def _make_entry(
-    dataset: ReportSet, kind: str | None, estimates: Mapping[str, MetricValue | None]
-) -> list[dict[str, Any]]:
-    metrics = [
-        {"type": hub_type, "value": estimate.value, "name": f"{title}{_format_interval(estimate)}", "verified": False}
-        for name, hub_type, title in METRICS
+def _make_entry(dataset: ReportSet, kind: str | None, estimates: Mapping[str, MetricValue | None]) -> list[EvalResult]:
+    from huggingface_hub import EvalResult
+
+    title = dataset.title if kind is None else f"{dataset.title}: {clean_name(kind)} against all reals"
+    split = dataset.about.split if dataset.about is not None else None
+    return [
+        EvalResult(
+            task_type=TASK,
+            task_name="Real or fake",
+            dataset_type=_to_slug(dataset.title),
+            dataset_name=title,
+            dataset_config=None if kind is None else clean_name(kind),
+            dataset_split=clean_name(split) if split else None,
+            metric_type=hub_type,
+            metric_value=estimate.value,
+            metric_name=f"{metric}{_format_interval(estimate)}",
+            verified=False,
+        )
+        for name, hub_type, metric in METRICS
         if (estimate := estimates.get(name)) is not None and estimate.value is not None
     ]
-    if not metrics:
-        return []
-    about: dict[str, Any] = {"name": dataset.title, "type": _to_slug(dataset.title)}
-    if kind is not None:
-        about |= {"name": f"{dataset.title}: {clean_name(kind)} against all reals", "config": clean_name(kind)}
-    if dataset.about is not None and dataset.about.split:
-        about["split"] = clean_name(dataset.about.split)
-    return [{"task": {"type": TASK, "name": "Real or fake"}, "dataset": about, "metrics": metrics}]
 
 
 def _format_interval(estimate: MetricValue) -> str:

@@ -339,7 +339,7 @@ def _check_pixels(file: BinaryIO, name: str, remark: str = "") -> None:
 
 
 HEIF, HEIF_START = "HEIF", 40  # bytes that hold the brands
-HEIF_PACKAGE = "pillow-heif==1.8.1"  # the extra heic of pyproject.toml
+HEIF_PACKAGE = "pillow-heif~=1.8.1"  # the extra heic of pyproject.toml
 _HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
 ANIMATED = frozenset(("GIF", "WEBP", "PNG", "AVIF"))
 
