@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,52 @@ def test_executorch_gives_what_torch_gives(tmp_path: Path) -> None:
         open_runtime(path, device=CPU)
     path.write_bytes(b"no program")
     with pytest.raises(UserError, match="cannot be opened as ExecuTorch"):
+        open_runtime(path, device=CPU)
+
+
+MEMORY = "more than 4.0 GB of memory"
+
+
+def check_greedy(path: Path) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError, match=MEMORY):
+        open_runtime(path, device=CPU)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**18  # KiB
+
+
+def test_an_openvino_graph_that_asks_for_terabytes_is_one_message_and_takes_no_memory(tmp_path: Path) -> None:
+    openvino: Any = pytest.importorskip("openvino", reason="pip install '.[openvino]'")
+    operations = openvino.opset13
+    x = operations.parameter([-1, 4], np.float32, name="x")
+    total, sizes = operations.reduce_sum(x, operations.constant([0, 1])), operations.constant([2**20, 2**20])
+    most = operations.reduce_max(operations.broadcast(total, sizes), operations.constant([0, 1]))
+    openvino.save_model(openvino.Model([operations.add(x, most)], [x]), str(tmp_path / "greedy.xml"))
+    check_greedy(tmp_path / "greedy.xml")
+
+
+class Greedy(Two):
+    """The same model, whose logits depend on a tensor of four terabytes."""
+
+    def forward(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        much = torch.ones(2**20, 1) * x.sum() + torch.ones(1, 2**20)
+        return {"logits": self.layer(torch.cat([x, y], 1)) + much.amax()}
+
+
+def test_a_program_that_plans_terabytes_is_one_message_and_takes_no_memory(tmp_path: Path) -> None:
+    pytest.importorskip("executorch.exir", reason="pip install '.[executorch]'")
+    form, texts = make_form()
+    greedy = convert.Form(Greedy().eval(), form.inputs, ("logits",), form.free)
+    convert.write_executorch(tmp_path / "greedy.pte", greedy, texts)
+    check_greedy(tmp_path / "greedy.pte")
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.pte", "model.bin"])
+def test_a_file_larger_than_memory_is_refused_unread(tmp_path: Path, name: str) -> None:
+    (tmp_path / "model.xml").write_text("<net/>")
+    with open(tmp_path / name, "wb") as file:
+        file.truncate(2**42)  # takes no room on the disk
+    path = tmp_path / name.replace(".bin", ".xml")
+    with pytest.raises(UserError, match="does not fit into memory"):
         open_runtime(path, device=CPU)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -126,6 +128,20 @@ def test_a_program_gets_the_schema_of_predictions_for_good_bad_and_hostile_files
     _, found = served.predict("face.png", picture, model="sure")
     assert found["predictions"][0]["outcome"] == "fake_likely"
     assert served.list_uploads() == []
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_line_for_curl_of_the_page_about_answers_gives_the_schema(served: Served, folder: Path) -> None:
+    (line,) = re.findall(r"^    (curl .*)$", (ROOT / "docs/predict.md").read_text(), re.MULTILINE)
+    assert "model=RUN" in line
+    assert ":7860/" in line
+    words = shlex.split(
+        line.replace("holiday.mp4", "film.avi").replace("=RUN", "=sure").replace("7860", str(served.port))
+    )
+    ended = subprocess.run([*words, "--silent", "--max-time", "300"], cwd=folder, capture_output=True, check=True)
+    found = json.loads(ended.stdout)
+    jsonschema.validate(found, SCHEMA)
+    assert [(one["input"], one["outcome"]) for one in found["predictions"]] == [("film.avi", "fake_likely")]
 
 
 def test_what_is_too_large_or_comes_from_elsewhere_is_refused_with_a_message(served: Served, folder: Path) -> None:

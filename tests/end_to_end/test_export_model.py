@@ -84,6 +84,20 @@ def test_the_file_is_evaluated_as_the_run_by_the_command_that_is_printed(exporte
     assert file["architecture"] == run["architecture"]
 
 
+def test_predict_answers_by_the_file_as_by_the_run(exported: Exported) -> None:
+    from sharpstudent.registry import find_task
+
+    task = find_task(exported.task.reference, beside=[INVENTED], trusted=True)()
+    inputs = {name: one.numpy()[0] for name, one in task.example_batch(1).inputs.items()}
+    np.savez(exported.place / "one.npz", **inputs)
+    words = ("one.npz", "--task", exported.task.reference, "--json", "--device", "cpu")
+    run, file = (
+        json.loads(exported.check("predict.py", one, *words).out) for one in (exported.run, str(exported.file))
+    )
+    assert (run["status"], file["outcome"]) == ("answered", run["outcome"])
+    assert file["score"] == pytest.approx(run["score"], abs=1e-4)
+
+
 def test_the_file_says_what_it_is_and_takes_any_number_of_rows(exported: Exported) -> None:
     from sharpstudent.models.forward import run_model, select_inputs
     from sharpstudent.registry import find_task

@@ -14,6 +14,7 @@ import re
 import sys
 import threading
 from collections.abc import Generator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +248,86 @@ def test_av1_and_heic_are_read_where_their_packages_are_installed(place: Workpla
         found = read_lines(predict(place, "model.pth", *files, "--json", *words))
         assert found["film.mp4"]["details"]["frames_with_face"] == frames
         assert all(one["score"] is not None for one in found.values())
+
+
+def write_film_with_sound(path: Path, codec: str) -> None:
+    """A second of the drawn person with a tone of 440 Hz."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("mpeg4", rate=5)
+        sound: Any = container.add_stream(codec, rate=16_000, layout="mono")
+        video.height, video.width = film(1)[0].shape[:2]
+        video.pix_fmt = "yuv420p"
+        tone = (20_000 * np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000)).astype(np.int16)
+        heard = av.AudioFrame.from_ndarray(tone[None], format="s16", layout="mono")
+        heard.sample_rate, heard.pts, heard.time_base = 16_000, 0, Fraction(1, 16_000)
+        container.mux(sound.encode(heard) + sound.encode())
+        for image in film(5):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+        container.mux(video.encode())
+
+
+def read_sound(path: Path) -> tuple[str, float, NDArray[Any]]:
+    """The codec of the only sound of a file, its duration [s], and its samples in -1..1."""
+    import av
+
+    with av.open(str(path)) as container:
+        (stream,) = container.streams.audio
+        frames = list(container.decode(stream))
+        samples = np.concatenate([frame.to_ndarray().ravel() for frame in frames])
+        scaled = samples / 32_768 if samples.dtype == np.int16 else samples
+        return stream.codec_context.name, len(samples) / frames[0].sample_rate, scaled
+
+
+def test_an_annotated_video_keeps_its_sound(place: Workplace, tmp_path: Path) -> None:
+    pytest.importorskip("av", reason="--annotate needs the extra `video`")
+    # MP4 takes AAC as it is; it cannot hold the ADPCM of old cameras.
+    films = {"a.mp4": ("aac", "sound kept:"), "b.avi": ("adpcm_ima_wav", "encoded anew as AAC")}
+    for name, (codec, _) in films.items():
+        write_film_with_sound(tmp_path / name, codec)
+    words = [str(tmp_path / name) for name in films]
+    ended = predict(place, "model.pth", *words, "--out", str(tmp_path / "out"), "--annotate", "--frames", "2")
+    for name, (codec, said) in films.items():
+        assert said in ended.out, ended.out
+        (marked,) = (tmp_path / "out").glob(f"{Path(name).stem}*.annotated.mp4")
+        before, after = read_sound(tmp_path / name), read_sound(marked)
+        assert (before[0], after[0]) == (codec, "aac")
+        assert after[1] == pytest.approx(before[1], abs=0.1)
+        if codec == "aac":
+            assert np.array_equal(before[2], after[2])
+        else:  # the tone is there, as loud as it was
+            middle = slice(4_000, 12_000)
+            assert np.std(after[2][middle]) == pytest.approx(np.std(before[2][middle]), rel=0.1)
+
+
+@pytest.mark.slow  # their converters take ten seconds to import
+@pytest.mark.parametrize(("ending", "module"), [("onnx", "onnxruntime"), ("xml", "openvino"), ("pte", "executorch")])
+def test_an_exported_file_of_any_format_gives_the_scores_of_its_checkpoint(
+    place: Workplace, tensors: dict[str, torch.Tensor], tmp_path: Path, ending: str, module: str
+) -> None:
+    pytest.importorskip(module, reason="the runtime of this format is an extra")
+    from sharpstudent.core.types import Batch, ExportSpec
+    from sharpstudent.deploy import convert
+    from sharpstudent.evaluation.load_model import OpenedClassifier
+
+    model = build_classifier("test_efficientnet", classes=2, dropout=0.2, side=SIDE).eval()
+    model.load_state_dict(tensors)
+    batch = Batch({"image": torch.rand(3, 3, SIDE, SIDE)}, rows={"id": ("a", "b", "c")})
+    form = convert.build_form(OpenedClassifier(model), batch, ExportSpec())
+    about = {**make_about(90.0, -90.0), "export": {"format": ending, "outputs": form.outputs, "side": SIDE}}
+    about["export"]["inputs"] = form.describe_inputs()
+    texts = {name: one if isinstance(one, str) else json.dumps(one) for name, one in about.items()}
+    path = tmp_path / f"file.{ending}"
+    if ending == "pte":
+        convert.write_executorch(path, form, texts)
+    else:
+        (convert.write_onnx if ending == "onnx" else convert.write_openvino)(path, convert.to_onnx(form), texts)
+    wanted = read_lines(predict(place, "model.pth", "in", "--json"))
+    found = read_lines(predict(place, str(path), "in", "--json"))
+    for name, one in wanted.items():
+        assert found[name]["sentence"] == one["sentence"]
+        assert found[name]["score"] == pytest.approx(one["score"], abs=1e-4)
 
 
 def test_where_nothing_can_be_judged_the_exit_code_is_2(place: Workplace, tmp_path: Path) -> None:

@@ -373,7 +373,7 @@ def check_greedy(folder: Path, kind: str) -> None:
 def test_a_graph_whose_tensors_are_known_to_be_small_is_not_tried_in_another_process(
     exported: Path, tmp_path: Path
 ) -> None:
-    from sharpstudent.evaluation.onnx_trial import is_small
+    from sharpstudent.evaluation.runtime_trial import is_small
 
     assert is_small(exported)
     assert is_small(write_graph(tmp_path / "small.onnx"))
@@ -381,7 +381,7 @@ def test_a_graph_whose_tensors_are_known_to_be_small_is_not_tried_in_another_pro
 
 
 def test_what_a_file_says_of_the_shapes_of_its_tensors_is_not_believed(tmp_path: Path) -> None:
-    from sharpstudent.evaluation.onnx_trial import is_small
+    from sharpstudent.evaluation.runtime_trial import is_small
 
     path = write_greedy(tmp_path / "greedy.onnx", "Expand")
     model = onnx.load(path)

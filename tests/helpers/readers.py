@@ -885,7 +885,7 @@ READERS: dict[str, Reader] = {
         (
             "evaluation/runtimes.py:_OnnxRuntime.__init__", "evaluation/runtimes.py:_find_beside",
             "evaluation/onnx.py:count_weights", "evaluation/runtimes.py:_compute_digest",
-            "evaluation/onnx_trial.py:is_small", "evaluation/onnx_trial.py:main",
+            "evaluation/runtime_trial.py:is_small", "evaluation/runtime_trial.py:_load_onnx",
         ),
     ),
     "ONNX of this program": Reader(
@@ -1094,7 +1094,7 @@ NEEDS_NO_ROW: dict[str, str] = {
         ("core/memory.py:_read_group", "core/memory.py:_read_machine", "core/memory.py:_read_quota"),
         "/proc and /sys of this machine",
     ),
-    "evaluation/onnx_trial.py:_limit_memory": "/proc, of this very process",
+    "evaluation/runtime_trial.py:_limit_memory": "/proc, of this very process",
     "tasks/deepfake/prepare/destination.py:has_columns": "a file that is written anew where it has other bytes",
     "report/environment.py:_read_cpu_model": "/proc",
     "registry.py:_read_builtin": "pyproject.toml of this very checkout",

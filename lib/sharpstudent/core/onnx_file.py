@@ -21,6 +21,7 @@ from sharpstudent.core.files import open_plain, parse_json, read_plain
 
 DIGEST_KEY = "content_sha256"
 MOST_METADATA = 2**24  # bytes of one entry; a longer one is not read
+MOST_GRAPH = 2**28  # bytes of an `.xml`, which holds no weights
 METADATA_FIELD, BYTES, DIGITS = 14, 2, 64
 _STATED = re.compile(rb'<sharpstudent>\s*<metadata value="([^"]*)"\s*/>')  # of an `.xml`
 SKIPPED = {0: 0, 1: 8, 5: 4}  # wire type -> bytes of a value of fixed length; 0 is a number that ends by itself
@@ -96,7 +97,7 @@ def read_xml_metadata(path: Path) -> Any:
         OSError: If the file cannot be read.
         ValueError: For text that is no JSON.
     """
-    found = _STATED.search(read_plain(path))
+    found = _STATED.search(read_plain(path, most_bytes=MOST_GRAPH))
     return None if found is None else parse_json(html.unescape(found[1].decode("utf-8", "replace")))
 
 

@@ -27,9 +27,10 @@ from sharpstudent.core.arguments import advise_extra
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.files import check_plain, explain, parse_json
 from sharpstudent.core.io import compute_sha256
+from sharpstudent.core.memory import find_free_memory
 from sharpstudent.core.types import Outputs
 from sharpstudent.evaluation.model_files import Kind, parse_metadata
-from sharpstudent.evaluation.onnx_trial import find_excess
+from sharpstudent.evaluation.runtime_trial import find_excess
 
 Arrays = Mapping[str, NDArray[Any]]
 EXPORT = "export"  # the key of metadata that describes an export of this program
@@ -163,16 +164,27 @@ def open_runtime(path: Path, *, device: torch.device) -> OpenedFile:
             needs more memory than its weights explain.
     """
     kind = KINDS[path.suffix]
+    _check_fits(path)
     notes = [] if kind == "openvino" else list(verify(path))  # the .xml states the digest of its weights
     beside = _find_beside(path, notes) if kind == "onnx" else _list_beside(path)
-    size = sum(file.stat().st_size for file in (path, *beside))
-    excess = find_excess(path, size) if kind == "onnx" else None
+    for file in beside:
+        _check_fits(file)
+    size, digest = sum(file.stat().st_size for file in (path, *beside)), _compute_digest(path, beside)
+    excess = find_excess(path, size, digest)
     if excess is not None:
-        raise refuse(path, excess, "an ONNX file whose memory is that of its weights and one sample")
+        remedy = _EXPORT_ANEW if kind == "onnx" else _EXPORT_RUN
+        raise refuse(path, excess, "a file whose memory is that of its weights and one sample", remedy=remedy)
     runtime = _RUNTIMES[kind](path, device)
     if device.type == "cuda" and runtime.runs_on == "cpu":
         notes.append(f"{path.name}: this {runtime.name} has no CUDA, so it runs on the CPU")
-    return OpenedFile(path, kind, runtime, _compute_digest(path, beside), size, tuple(notes))
+    return OpenedFile(path, kind, runtime, digest, size, tuple(notes))
+
+
+def _check_fits(path: Path) -> None:
+    """Raise UserError for a file that is larger than the memory that is free; of a missing one its reader tells."""
+    size, free = path.stat().st_size if path.is_file() else 0, find_free_memory()
+    if free is not None and size > free:
+        raise refuse(path, "does not fit into memory", f"{free:,} bytes at most, which are free", f"{size:,} bytes")
 
 
 class ExportedModel(nn.Module):

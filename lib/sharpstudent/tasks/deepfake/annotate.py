@@ -1,7 +1,9 @@
 """Writes a video again with its faces marked, each with its score, and with its sound as it was.
 
-PyAV (extra `video`) decodes and encodes the pictures, and copies the sound packet by packet. Between two judged frames
-a face keeps its last box and score. Legend: H, W height and width of a frame [px].
+PyAV (extra `video`) decodes and encodes the pictures, and copies the sound packet by packet; sound that MP4 cannot hold
+is encoded anew. Between two judged frames a face keeps its last box and score.
+
+Legend: H, W height and width of a frame [px].
 """
 
 from __future__ import annotations
@@ -69,57 +71,86 @@ def _write(source: Path, target: Path, marks: tuple[list[float], list[list[_Mark
     """Write the video; return what has become of its sound."""
     import av  # pyright: ignore[reportMissingImports]
 
-    seconds, shown = marks
     with av.open(str(source.absolute())) as reader, av.open(str(target.absolute()), "w", format="mp4") as writer:
-        video, sound = reader.streams.video[0], next(iter(reader.streams.audio), None)
-        packets: Any = reader.demux([video] if sound is None else [video, sound])
+        video, heard = reader.streams.video[0], next(iter(reader.streams.audio), None)
+        sound = _Sound(writer, heard)
+        packets: Any = reader.demux([video] if heard is None else [video, heard])
         out: Any = None
-        copied: Any = None
-        if sound is not None:
-            try:
-                copied = writer.add_stream_from_template(sound)
-            except ValueError:  # a codec that MP4 does not hold
-                copied = None
-        early: list[Any] = []  # sound before the first picture, whose size the header needs
         for packet in packets:
             if packet.stream.type == "audio":
-                early += [packet] if copied is not None else []
-                if out is not None:
-                    _copy_sound(writer, copied, early)
+                sound.add(packet)
                 continue
             for frame in packet.decode():
-                image = np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)))
-                image = image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2].copy()  # x264 takes even sides
+                image = _draw_marks(frame, marks)
                 if out is None:
                     out = _add_stream(writer, video, image)
-                    _copy_sound(writer, copied, early)
-                second = float(frame.time or 0.0)
-                place = bisect.bisect_right(seconds, second + 1e-3) - 1
-                if place >= 0 and second - seconds[place] <= LONGEST_HOLD:
-                    for mark in shown[place]:
-                        _draw(image, mark)
+                    sound.start()
                 drawn = av.VideoFrame.from_ndarray(image, format="rgb24")
                 drawn.pts, drawn.time_base = frame.pts, frame.time_base
                 writer.mux(out.encode(drawn))
         if out is None:
             raise ValueError("it has no frame that can be decoded")
         writer.mux(out.encode())
-    return (
-        "without sound"
-        if sound is None
-        else "sound kept"
-        if copied is not None
-        else "sound left out: MP4 cannot hold it"
-    )
+        sound.finish()
+    return sound.fate
 
 
-def _copy_sound(writer: Any, stream: Any, packets: list[Any]) -> None:
-    """Write packets of sound as they are, and forget them."""
-    for packet in packets:
-        if packet.dts is not None:  # the last one of a stream is empty
-            packet.stream = stream
-            writer.mux(packet)
-    packets.clear()
+class _Sound:
+    """The sound on its way into the marked video: packet by packet as it is, or as AAC where MP4 cannot hold it.
+
+    Attributes:
+        fate: What becomes of it, in words.
+    """
+
+    def __init__(self, writer: Any, heard: Any) -> None:
+        self._writer, self._encoder = writer, None
+        self._copied: Any = None
+        self._early: list[Any] | None = []  # before the first picture, whose size the header needs
+        self.fate = "without sound"
+        if heard is None:
+            return
+        try:
+            self._copied, self.fate = writer.add_stream_from_template(heard), "sound kept"
+        except ValueError:  # a codec that MP4 does not hold
+            self._encoder: Any = writer.add_stream(
+                "aac", rate=heard.rate, layout="mono" if heard.channels == 1 else "stereo"
+            )
+            self.fate = "sound kept, encoded anew as AAC because MP4 cannot hold it as it was"
+
+    def add(self, packet: Any) -> None:
+        """Write a packet, or keep it until the video has begun."""
+        if self._early is not None:
+            self._early.append(packet)
+        elif self._encoder is not None:
+            for frame in packet.decode():
+                self._writer.mux(self._encoder.encode(frame))
+        elif packet.dts is not None:  # the last one of a stream is empty
+            packet.stream = self._copied
+            self._writer.mux(packet)
+
+    def start(self) -> None:
+        """Write what came before the first picture."""
+        early, self._early = self._early or [], None
+        for packet in early:
+            self.add(packet)
+
+    def finish(self) -> None:
+        """Write what the encoder still holds."""
+        if self._encoder is not None:
+            self._writer.mux(self._encoder.encode(None))
+
+
+def _draw_marks(frame: Any, marks: tuple[list[float], list[list[_Mark]]]) -> NDArray[np.uint8]:
+    """Draw what was judged at a frame, or shortly before it, into its picture, upright and of even sides."""
+    seconds, shown = marks
+    image = np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)))
+    image = image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2].copy()  # x264 takes even sides
+    second = float(frame.time or 0.0)
+    place = bisect.bisect_right(seconds, second + 1e-3) - 1
+    if place >= 0 and second - seconds[place] <= LONGEST_HOLD:
+        for mark in shown[place]:
+            _draw(image, mark)
+    return image
 
 
 def _add_stream(writer: Any, video: Any, image: NDArray[np.uint8]) -> Any:

@@ -1,53 +1,62 @@
-"""Bounds the memory of ONNX files of others: a few bytes of a graph can ask for tensors of terabytes.
+"""Bounds the memory of files that other runtimes than torch open: a few bytes can ask for tensors of terabytes.
 
-Constant shapes and sizes (ConstantOfShape, Expand, Tile, Range, Resize, Pad), but also a chain of sums or products,
-make tensors of any size, when the file is opened or when it runs. Where the shapes of all tensors follow from the
-graph and are small, nothing more is done. Else the file is opened and run once in a process whose address space is
-limited: `python -m sharpstudent.evaluation.onnx_trial FILE BYTES`.
+Constant shapes and sizes of ONNX (ConstantOfShape, Expand, Tile, Range, Resize, Pad), but also a chain of sums or
+products, make tensors of any size, when the file is opened or when it runs; a program of ExecuTorch states how much
+memory is planned for it. Where the shapes of all tensors of an ONNX graph follow from it and are small, nothing more is
+done. Else the file is opened and run once in a process whose address space is limited:
+`python -m sharpstudent.evaluation.runtime_trial FILE BYTES`. What crashes a runtime crashes that process alone.
 """
 
 from __future__ import annotations
 
+import functools
 import math
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from sharpstudent.core.arguments import find_child_settings
+from sharpstudent.core.memory import find_free_memory
 
-MOST_TIMES = 8  # the size of the weights: a session holds them several times, rearranged and folded
+MOST_TIMES = 8  # the size of the weights: a runtime holds them several times, rearranged and folded
 MOST_MORE = 4 * 2**30  # bytes besides, for what one sample needs
 SMALL = 2**30  # bytes of all tensors together that need no trial
 SIDE = 384  # pixels a side, and one picture, where the graph leaves them free
 TIMEOUT_S = 300.0
 ORDINARY, TOO_LARGE = 3, 4  # exit codes of the trial: an error that a reader will find, too; memory
 NUMBERS = {"tensor(uint8)": "uint8", "tensor(int64)": "int64", "tensor(float16)": "float16"}  # else float32
+CRASHES = (-signal.SIGSEGV, -signal.SIGBUS, -signal.SIGFPE, -signal.SIGILL)
 SUBGRAPHS = (5, 10)  # kinds of attributes: a graph, or several
 _MEMORY_WORDS = ("alloc", "memory", "too large", "overflow")
 
 
-def find_excess(path: Path, weights: int) -> str | None:
+@functools.lru_cache(maxsize=64)
+def find_excess(path: Path, weights: int, digest: str) -> str | None:
     """Find out whether a file needs more memory than its weights explain.
 
     Args:
-        path: The ONNX file.
+        path: The `.onnx`, `.xml` or `.pte`.
         weights: The bytes of the file and of those beside it that hold its weights.
+        digest: The digest of all of them: the same files are tried once.
 
     Returns:
-        What it needs, as the rest of a sentence; None where it is bounded, or cannot be opened for another reason.
+        What is wrong, as the rest of a sentence; None where it is bounded, or cannot be opened for another reason.
     """
-    if is_small(path):
+    if path.suffix == ".onnx" and is_small(path):
         return None
-    limit = MOST_TIMES * weights + MOST_MORE
-    words = [sys.executable, "-m", "sharpstudent.evaluation.onnx_trial", str(path.absolute()), str(limit)]
+    limit = min(MOST_TIMES * weights + MOST_MORE, find_free_memory() or sys.maxsize)
+    words = [sys.executable, "-m", "sharpstudent.evaluation.runtime_trial", str(path.absolute()), str(limit)]
     try:
         ended = subprocess.run(words, capture_output=True, timeout=TIMEOUT_S, check=False, **find_child_settings())
     except subprocess.TimeoutExpired:
         return f"does not come to an end with one sample in {TIMEOUT_S:.0f} s"
-    if ended.returncode in (0, 1, ORDINARY):  # 1: without onnxruntime
+    if ended.returncode in (0, 1, ORDINARY):  # 1: without its runtime
         return None
+    if ended.returncode in CRASHES:
+        return "crashes its runtime, with one sample, in a process of its own"
     return f"needs more than {limit / 2**30:.1f} GB of memory for one sample"
 
 
@@ -98,28 +107,73 @@ def main(path: str, limit: str) -> int:
     Returns:
         The exit code.
     """
-    import numpy as np
-    import onnxruntime  # pyright: ignore[reportMissingImports]
-
+    run = _RUNS[Path(path).suffix]()
     _limit_memory(int(limit))
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        generator = np.random.default_rng(0)
-        session.run(
-            None,
-            {
-                one.name: generator.random(_choose_sizes(one.shape)).astype(NUMBERS.get(one.type, "float32"))
-                for one in session.get_inputs()
-            },
-        )
+        run(path)
     except MemoryError:
         return TOO_LARGE
-    except Exception as error:  # noqa: BLE001 (onnxruntime's exceptions have no base class of their own)
+    except Exception as error:  # noqa: BLE001 (the runtimes' exceptions have no base class of their own)
         return TOO_LARGE if any(word in str(error).lower() for word in _MEMORY_WORDS) else ORDINARY
     return 0
+
+
+def _load_onnx() -> Callable[[str], object]:
+    import onnxruntime  # pyright: ignore[reportMissingImports]
+
+    def run(path: str) -> object:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        inputs = {one.name: _draw(_choose_sizes(one.shape), one.type) for one in session.get_inputs()}
+        return session.run(None, inputs)
+
+    return run
+
+
+def _load_openvino() -> Callable[[str], object]:
+    import openvino  # pyright: ignore[reportMissingImports]
+
+    core = openvino.Core()
+    core.get_property("CPU", "FULL_DEVICE_NAME")  # loads the plugin, which takes address space
+
+    def run(path: str) -> object:
+        compiled = core.compile_model(core.read_model(path), "CPU", {"INFERENCE_NUM_THREADS": 1})
+        shapes = [
+            [size.get_length() if size.is_static else None for size in one.partial_shape] for one in compiled.inputs
+        ]
+        types = [one.get_element_type().to_dtype() for one in compiled.inputs]
+        return compiled([_draw(_choose_sizes(shape), kind) for shape, kind in zip(shapes, types, strict=True)])
+
+    return run
+
+
+def _load_executorch() -> Callable[[str], object]:
+    import torch
+    from executorch.runtime import Runtime  # pyright: ignore[reportMissingImports]
+
+    runtime = Runtime.get()
+
+    def run(path: str) -> object:
+        method = runtime.load_program(path).load_method("forward")
+        about = [method.metadata.input_tensor_meta(place) for place in range(method.metadata.num_inputs())]
+        return method.execute([torch.zeros((1, *one.sizes()[1:])) for one in about])
+
+    return run
+
+
+# By the ending of the file, what imports its runtime and returns the function that opens and runs it.
+_RUNS = {".onnx": _load_onnx, ".xml": _load_openvino, ".pte": _load_executorch}
+
+
+def _draw(sizes: Sequence[int], kind: Any) -> Any:
+    """Draw random numbers of a type in a runtime's own words, or of a type of NumPy."""
+    import numpy as np
+
+    return (
+        np.random.default_rng(0).random(sizes).astype(NUMBERS.get(kind, "float32") if isinstance(kind, str) else kind)
+    )
 
 
 def _choose_sizes(shape: Sequence[int | str | None]) -> list[int]:
