@@ -91,17 +91,16 @@ demo-skeleton: setup
 	$(BIN)/python demo/skeleton/run_demo.py
 
 # Rendered scenes of people who look at things. DATA: folders of photos with one face each; else the portraits of `make demo`.
-GAZE_ARMS = $(BIN)/python compare_models.py ablate configs/demo_gaze.json --data test --jobs 2 --arms
+GAZE_TEACHER = --set student.dim=128 --set stage1.epoch=6 --set 'stage1.lr={"kind":"cosine","start":2e-3,"end":1e-5}'
 demo-gaze: setup
 	$(BIN)/python fetch_models.py demo
 	test -n "$(DATA)" || $(BIN)/python demo/fetch_portraits.py
 	test -f data/gaze_scenes/test_annotations_release.txt || $(BIN)/python -m sharpstudent.tasks.gaze.render_scenes $(or $(DATA),data/demo) data/gaze_scenes --side 224
-	$(BIN)/python train_student_only.py configs/demo_gaze.json -n gaze_teacher --resume auto --set student.dim=128 --set 'stage1.lr={"kind":"cosine","start":1e-3,"end":1e-5}'
-	for seed in 1 2 3; do $(BIN)/python train_student_only.py configs/demo_gaze.json -n gaze_start_s$$seed --resume auto --set seed=$$seed --set stage1.epoch=1 || exit; done
+	$(BIN)/python train_student_only.py configs/demo_gaze.json -n gaze_teacher --resume auto $(GAZE_TEACHER)
+	printf '1\n2\n3\n' | OMP_NUM_THREADS=1 xargs -P 2 -I{} $(BIN)/python train_student_only.py configs/demo_gaze.json -n gaze_start_s{} --resume auto --set seed={} --set stage1.epoch=1
 	$(BIN)/python -m sharpstudent.tasks.gaze.baselines configs/demo_gaze.json "$$(ls -d output/gaze_teacher_* | tail -n 1)"
-	$(GAZE_ARMS) configs/demo_gaze_arms.json
-	$(BIN)/python compare_models.py "$$(ls -d output/ablation_demo_gaze_demo_gaze_arms/runs/s1_distilled_* | tail -n 1)" "$$(ls -d output/gaze_teacher_* | tail -n 1)" --data test --out output/gaze_maps
-	$(GAZE_ARMS) configs/demo_gaze_long.json
+	$(BIN)/python compare_models.py ablate configs/demo_gaze.json --data test --jobs 2 --arms configs/demo_gaze_arms.json
+	$(BIN)/python compare_models.py "$$(ls -d output/ablation_demo_gaze_demo_gaze_arms/runs/s1_distilled_[0-9]* | tail -n 1)" "$$(ls -d output/gaze_teacher_* | tail -n 1)" --data test --out output/gaze_maps
 
 results: setup
 	$(BIN)/python demo/results.py

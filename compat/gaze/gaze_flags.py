@@ -96,6 +96,7 @@ def build_parser(script: Script) -> Parser:
     add("--rho", metavar="RHO", type=positive, default=0.0, help="radius of SAM; 0: none (%(default)s)")
     add("--use_amp", action="store_true", help="bf16 under autocast")
     add("--finetune", action="store_true", help="train the backbone, too")
+    add("--backbone_lr", metavar="LR", type=positive, help="of the backbone, with --finetune (default: --lr)")
     add("--resume", metavar="RUN", help="a run, or a checkpoint in its folder; its own flags are restored")
     if script.layout == "vat":
         add("--frame_sample_every", metavar="N", type=count, default=6, help="default: %(default)s")
@@ -138,15 +139,19 @@ def describe(read: Namespace) -> str:
 
 
 def build_config(script: Script, read: Namespace) -> dict[str, Any]:
-    """Build the config that the flags stand for."""
+    """Build the config that the flags stand for. Raises UserError for flags that do not go together."""
     from sharpstudent.tasks.gaze.backbones import read_name  # loads torch, which --help can do without
 
     terms: list[dict[str, Any]] = [{"term": "heatmap"}]
-    more: dict[str, Any] = {}
+    if read.backbone_lr is not None and not read.finetune:
+        raise UserError.about(
+            "--backbone_lr", "is for a backbone that learns, and it is frozen", remedy="add --finetune"
+        )
+    factors = {} if read.backbone_lr is None else {"backbone.*": read.backbone_lr / read.lr}
     if script.layout == "vat":
         own = {"term": "binary", "name": "inout", "on": "inside", "target": "inside"}
         terms.append({**own, "weight": read.inout_loss_lambda})
-        more = {"lr_factors": {"head.inout_*": read.lr_inout / read.lr}}
+        factors["head.inout_*"] = read.lr_inout / read.lr
     taught = {
         "term": "kd",
         "weight": read.distill_weight,
@@ -170,7 +175,7 @@ def build_config(script: Script, read: Namespace) -> dict[str, Any]:
         **{"optimizer": "adamw", "weight_decay": 0.0, "clip_norm": read.grad_clip_norm, "rho": read.rho},
         **{"epoch": read.max_epochs, "num_workers": read.n_workers, "output_root": str(read.ckpt_save_dir)},
         "precision": "bf16" if read.use_amp else "fp32",
-        **more,
+        **({"lr_factors": factors} if factors else {}),
         "stage1": {**common, "terms": terms},
     }
     if read.distill_weight > 0:

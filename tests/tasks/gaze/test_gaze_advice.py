@@ -42,11 +42,7 @@ def test_nothing_is_read_from_few_epochs_or_without_a_teacher() -> None:
 
 @pytest.mark.parametrize(
     ("config", "arms"),
-    [
-        ("gaze_gazefollow", "gaze_weights"),
-        ("demo_gaze", "demo_gaze_arms"),
-        ("demo_gaze", "demo_gaze_long"),
-    ],
+    [("gaze_gazefollow", "gaze_weights"), ("demo_gaze", "demo_gaze_arms")],
 )
 def test_the_arms_of_an_advised_sweep_can_be_read(config: str, arms: str) -> None:
     """`ablate CONFIG --arms FILE`, up to the trained models that it begins with."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from gaze_trees import make_gazefollow, make_vat
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from sharpstudent.core.types import ModelSpec
 from sharpstudent.tasks.gaze import backbones
 from sharpstudent.tasks.gaze.model import build_positions
@@ -94,7 +94,8 @@ def place(tmp_path_factory: pytest.TempPathFactory):
         yield made
 
 
-SHORT = ("--max_epochs", "1", "--n_workers", "0")  # the defaults are 15 and 8 epochs, and 8 processes
+# The defaults are 15 and 8 epochs, batches of 60, and 8 processes.
+SHORT = ("--max_epochs", "1", "--batch_size", "2", "--n_workers", "0")
 
 
 def call(place: Workplace, printed: str, *more: str) -> Ended:
@@ -102,11 +103,40 @@ def call(place: Workplace, printed: str, *more: str) -> Ended:
     return place.call(f"compat/gaze/{words[0]}", *words[1:], *SHORT, *more)
 
 
-@pytest.mark.parametrize("printed", PRINTED)
-def test_a_printed_command_distils(place: Workplace, printed: str) -> None:
-    ended = call(place, printed)
+@pytest.fixture(scope="module")
+def distilled(place: Workplace) -> list[Ended]:
+    """What the printed commands say; the runs are train_gazefollow and train_vat."""
+    return [call(place, printed) for printed in PRINTED]
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_printed_command_distils(distilled: list[Ended], number: int) -> None:
+    assert distilled[number].code == 0, distilled[number].err
+    assert "teacher gazelle_dinov3_vits16plus, weight 0.3, temperature 1 -> 4" in distilled[number].out
+
+
+def test_a_run_logs_the_distillation_step_by_step(place: Workplace, distilled: list[Ended]) -> None:
+    from sharpstudent.report.logs import MetricsFile
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (run,) = place.folder.glob("experiments/train_gazefollow_*")
+    events = EventAccumulator(str(run / "logs/tensorboard"))
+    events.Reload()
+    temperatures = [event.value for event in events.Scalars("train/distill_temperature")]
+    assert (temperatures[0], temperatures[-1]) == (1.0, 4.0)
+    assert len(events.Scalars("train/distill_loss")) == len(temperatures)
+    (row,) = MetricsFile(run / "logs" / "metrics.csv").read()
+    assert float(row["kd_hard_ratio"]) > 0
+
+
+def test_another_teacher_under_autocast_and_a_backbone_that_learns(place: Workplace) -> None:
+    file = ("--distill_teacher_ckpt", "ckpts/gazelle_dinov3_vits16plus.pt")
+    words = ("--distill_teacher", "gazelle_dinov3_vitb16", *file, "--use_amp", "--finetune")
+    ended = call(place, PRINTED[0], *words, "--backbone_lr", "1e-4", "--exp_name", "whole")
     assert ended.code == 0, ended.err
-    assert "teacher gazelle_dinov3_vits16plus, weight 0.3, temperature 1 -> 4" in ended.out
+    whole, before = read_weights(place, "whole"), load_file(place / "weights/dinov3_vit_tiny.imagenet.safetensors")
+    learnt = {key: whole[f"backbone.net.{key}"] for key in before}
+    assert any(not torch.equal(one, before[key]) for key, one in learnt.items())
 
 
 @pytest.mark.slow
@@ -175,6 +205,12 @@ def test_a_teacher_without_a_file_ends_with_exit_code_2(place: Workplace, teache
     assert all(word in ended.err for word in words)
 
 
+def test_a_rate_of_a_frozen_backbone_is_refused(place: Workplace) -> None:
+    ended = call(place, "scripts/train_gazefollow.py --backbone_lr 1e-4")
+    assert ended.code == 2
+    assert "add --finetune" in ended.err
+
+
 def test_a_teacher_that_guesses_is_refused(place: Workplace) -> None:
     write_teacher(place / "guess.pt", (0.0, 0.0))
     ended = call(place, PRINTED[0], "--exp_name", "guess", "--distill_teacher_ckpt", "guess.pt")
@@ -191,7 +227,7 @@ def test_files_without_a_backbone_load_with_a_warning(place: Workplace) -> None:
     assert "warning: heads.pt has no tensors of the backbone" in ended.out
 
 
-def test_a_resumed_run_has_its_own_flags_and_warns_of_others(place: Workplace) -> None:
+def test_a_resumed_run_has_its_own_flags_and_warns_of_others(place: Workplace, distilled: list[Ended]) -> None:
     (run,) = place.folder.glob("experiments/train_gazefollow_*")
     ended = call(place, f"scripts/train_gazefollow.py --resume {run} --distill_weight 0.9 --distill_temp_end 4.0")
     assert ended.code == 0, ended.err

@@ -150,7 +150,7 @@ def test_preprocessed_json_is_read_and_an_empty_list_of_heads_named(tmp_path: Pa
 def test_a_table_as_large_as_gazefollows_is_split_in_seconds(tmp_path: Path) -> None:
     rows = [make_row(f"train/{n // 1000:08}/{n:08}.jpg", n, 0.5, (0.5, 0.5), 1) for n in range(125_557)]
     (tmp_path / "train_annotations_release.txt").write_text("\n".join(rows))
-    begun = time.monotonic()
+    begun = time.process_time()
     train, validation = GazeTask(GazeSection(data_root=str(tmp_path))).open_data("train", "validation")
     assert len(train) + len(validation) == 125_557
-    assert time.monotonic() - begun < 20
+    assert time.process_time() - begun < 20

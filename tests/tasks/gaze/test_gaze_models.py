@@ -6,6 +6,7 @@ import pytest
 import torch
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.types import ModelSpec
+from sharpstudent.criterion.distillation import compute_kd_over_pixels
 from sharpstudent.models.weights import load_weights
 from sharpstudent.tasks.gaze.feature_cache import FeatureCache
 from sharpstudent.tasks.gaze.model import GazeHead, GazeModel, build_coverage, build_masks, build_positions
@@ -93,6 +94,43 @@ def test_a_head_with_the_published_names_and_its_convolutions_is_read() -> None:
         published[key.removeprefix("head.")] = one[:, :, None, None] if is_pointwise else one
     load_weights(target, published, where="a.pt", needs_head=True)
     assert all(torch.equal(one, source.state_dict()[key]) for key, one in target.state_dict().items())
+
+
+def test_a_checkpoint_of_training_is_a_teacher_with_backbone_and_head() -> None:
+    student, teacher = build_small(train_backbone=True), build_small()
+    load_weights(teacher, student.state_dict(), where="a.pt", needs_head=True)
+    given = (torch.rand(1, 3, 32, 32), torch.tensor([0]), BOX[:1])
+    assert torch.equal(teacher(*given)["heatmap"], student(*given)["heatmap"])
+
+
+def test_with_a_weight_of_10_a_student_soon_says_what_its_teacher_says() -> None:
+    torch.manual_seed(0)
+    teacher, student = (GazeHead(8, dim=16, layers=1, pooled=True) for _ in range(2))
+    given = (torch.rand(4, 8, 4, 4), torch.arange(4), BOX[[0, 1, 0, 1]])
+    with torch.no_grad():
+        wanted = 3 * teacher.eval()(*given)["heatmap"]
+    optimizer, losses = torch.optim.Adam(student.parameters(), 1e-2), []
+    for _ in range(30):
+        found = student(*given)["heatmap"]
+        losses.append(compute_kd_over_pixels(found, wanted, 1.0).mean())
+        supervised = torch.nn.functional.binary_cross_entropy_with_logits(found, torch.zeros_like(found))
+        optimizer.zero_grad()
+        (supervised + 10 * losses[-1]).backward()
+        optimizer.step()
+    assert losses[-1] < losses[0] / 4
+
+
+def test_what_pooling_adds_is_the_look_the_place_and_their_product() -> None:
+    torch.manual_seed(0)
+    head = GazeHead(8, dim=16, layers=1, pooled=True)
+    assert head.pool is not None
+    assert head.relative is not None
+    features, index, box = torch.rand(1, 8, 2, 2), torch.tensor([0]), torch.tensor([[0.0, 0.0, 0.5, 0.5]])
+    added = head._pool(features, index, box)
+    looks = head.pool(features[0, :, 0, 0])
+    far = (0.5**2 + 1e-6) ** 0.5  # the second cell lies half a picture to the right of the head's middle
+    lies = head.relative(torch.tensor([0.5, 0.0, far, 0.5 / far, 0.0]))
+    torch.testing.assert_close(added[0, 1], looks + lies + looks * lies)
 
 
 def test_features_are_computed_once_for_the_same_pixels(tmp_path) -> None:

@@ -57,3 +57,19 @@ def test_a_missing_teacher_ends_with_exit_code_2(tmp_path: Path) -> None:
     )
     assert ended.code == 2
     assert "ckpts/none.pt" in ended.err
+
+
+def test_a_block_of_the_head_learns_from_the_teachers_block(tmp_path: Path) -> None:
+    place = Workplace(tmp_path)
+    make_gazefollow(tmp_path / "tree")
+    make_config(tmp_path, "gaze_gazefollow.json", "tree")
+    assert place.call("train_student_only.py", "tree.json", "-n", "teacher", "--set", "student.dim=64").code == 0
+    block = "head.transformer.0"
+    between = {"term": "features", "student_layer": block, "teacher_layer": block}
+    ended = place.call(
+        *("main_distillation.py", "tree.json", "-n", "distilled", "--allow", "unpretrained-student"),
+        *("--set", "pretrained_student_weights=null", "--set", "teacher.dim=64"),
+        *("--set", f"stage2.terms={json.dumps([{'term': 'heatmap'}, between])}"),
+    )
+    assert ended.code == 0, ended.err
+    assert "features w=1.0" in ended.out

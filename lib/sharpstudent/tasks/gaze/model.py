@@ -82,8 +82,9 @@ class GazeHead(nn.Module):
             dim: D.
             layers: How many transformer blocks, of 8 heads each.
             inout: Hidden width of the in/out head, 0 for a linear one; None without one.
-            pooled: Whether the mean feature of the head box and the place relative to it are added to every token. It
-                is the key to learning from few scenes, and no part of the published form.
+            pooled: Whether the mean feature of the head box, the place relative to it, and their product are added to
+                every token. The product says how well a place lies along a direction, which is the key to learning
+                from few scenes; no part of the published form.
         """
         from timm.models.vision_transformer import Block
 
@@ -130,7 +131,7 @@ class GazeHead(nn.Module):
         return {"heatmap": resize_maps(maps, MAP_SIDE), **outputs}
 
     def _pool(self, features: Tensor, index: Tensor, box: Tensor) -> Tensor:
-        """Compute what is added to every token (R, h w, D): the head's mean feature, and the token's place from it."""
+        """Compute what is added to every token (R, h w, D): how the head looks, where the token lies, their product."""
         assert self.pool is not None
         assert self.relative is not None
         height, width = features.shape[-2:]
@@ -142,7 +143,8 @@ class GazeHead(nn.Module):
         dx, dy = dx.expand(-1, height, -1), dy.expand(-1, -1, width)
         far = (dx.square() + dy.square() + 1e-6).sqrt()
         place = torch.stack([dx, dy, far, dx / far, dy / far], -1).flatten(1, 2)
-        return self.pool(mean)[:, None] + self.relative(place)
+        looks, lies = self.pool(mean)[:, None], self.relative(place)
+        return looks + lies + looks * lies
 
 
 def resize_maps(maps: Tensor, side: int) -> Tensor:
