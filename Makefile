@@ -8,8 +8,9 @@ DEV := $(VENV)/.installed-dev$(if $(TORCH),-$(TORCH))
 
 # The tools that look at the environment live outside it, so that they are no part of what they find.
 TOOLS := .venv-audit
+SITE := .venv-site
 
-.PHONY: setup dev lock check test test-real-size test-slow browser demo demo-gaze demo-tokens demo-wakeword demo-skeleton results train-free face-models docs audit sbom release clean help
+.PHONY: setup dev lock check test test-real-size test-slow browser demo demo-gaze demo-tokens demo-wakeword demo-skeleton results train-free face-models docs audit sbom release site clean help
 
 help:
 	@echo "make demo         everything: environment, portraits, teacher, stage 1, stage 2, comparison table"
@@ -24,7 +25,8 @@ help:
 	@echo "make demo-gaze    where people look: rendered scenes, a teacher, students alone and distilled (DATA: folders of photos of faces)"
 	@echo "make browser      a headless browser for the test of the report (Debian, as root; else install Chromium); an exported model in it"
 	@echo "make audit        known vulnerabilities of the installed packages; says so where the database cannot be reached"
-	@echo "make release      dist/: the wheel and its SBOM (CycloneDX), after an audit that must have been made"
+	@echo "make release      the checklist of a release, with wheel and SBOM (CycloneDX) in dist/; RELEASE=--quick: what takes seconds"
+	@echo "make site         the documents as a site with search: site/index.html"
 	@echo "make face-models  the face detector and mesh that data_source photos needs"
 
 setup: $(STAMP)
@@ -132,12 +134,22 @@ sbom: dev $(TOOLS)/.installed
 	$(TOOLS)/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible \
 	  --output-file "dist/sharpstudent-$$($(BIN)/python -c 'from importlib.metadata import version; print(version("sharpstudent"))').cdx.json"
 
-release: sbom
-	$(MAKE) audit AUDIT=--must-reach
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+# The checklist of a release, each item run; it publishes nothing.
+release: dev
+	$(BIN)/python .ci/release.py $(RELEASE)
+
+# The documents as a site with search and an API reference, in site/; a broken link or a warning fails.
+site: $(SITE)/.installed
+	@NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --strict --quiet
+	@echo "site/index.html is written; it opens without a server"
+
+$(SITE)/.installed: pyproject.toml
+	@test -x $(SITE)/bin/python || $(PYTHON) -m venv $(SITE)
+	@$(SITE)/bin/python -m pip install --quiet $$($(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"])') 2>$(SITE)/install.log
+	@touch $@
 
 docs: dev
 	$(BIN)/python configs/generate.py
 
 clean:
-	rm -rf $(VENV) $(TOOLS) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(TOOLS) $(SITE) site build dist *.egg-info .pytest_cache .ruff_cache

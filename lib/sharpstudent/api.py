@@ -1,13 +1,14 @@
 """The Python API: what `import sharpstudent` offers. Importing this loads no torch.
 
-import sharpstudent
-model = sharpstudent.load("output/run_...")
-print(model.predict("clip.mp4").probability)
-run = sharpstudent.distill("configs/demo.json", set={"seed": 7}, callbacks=[my_callback])
+>>> model = sharpstudent.load("output/run_...")
+>>> model.predict("clip.mp4").probability
+>>> run = sharpstudent.distill("configs/demo.json", set={"seed": 7}, callbacks=[my_callback])
 """
 
 from __future__ import annotations
 
+import base64
+import html
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.files import read_text
-from sharpstudent.core.naming import clean_name, escape_markdown
+from sharpstudent.core.naming import clean_name, escape_markdown, printable
 
 if TYPE_CHECKING:
     from sharpstudent.report.predictions import Prediction
@@ -46,6 +47,18 @@ class FinishedStage:
     def load(self, **options: Any) -> Model:
         """Load the best model; options are those of `load`."""
         return load(self.folder, **options)
+
+    def _repr_html_(self) -> str:
+        """Show the stage in a notebook: its best epoch, the metrics there, and the training curves."""
+        rows = "".join(
+            f"<tr><td>{html.escape(name)}</td><td>{value:.4f}</td></tr>" for name, value in self.metrics.items()
+        )
+        curves, picture = self.folder / "logs" / "curves.png", ""
+        if curves.is_file():
+            data = base64.b64encode(curves.read_bytes()).decode("ascii")
+            picture = f'<img alt="training curves" src="data:image/png;base64,{data}">'
+        title = f"{printable(self.folder.name)}: epoch {self.best_epoch} is the best, {self.best_value:.4f}"
+        return f"<p><b>{html.escape(title)}</b></p><table>{rows}</table>{picture}"
 
 
 class Model:

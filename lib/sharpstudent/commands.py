@@ -239,24 +239,25 @@ def main() -> None:
     """Run the subcommand that the command line names."""
     CALLING.list_commands = list_script_commands
     with exit_codes():
-        _main(sys.argv[1:])
+        run(sys.argv[1:])
 
 
-def _main(words: Words) -> None:
+def run(words: Words) -> None:
+    """Run the subcommand that the words begin with. Raises UserError for a word that is none."""
     if not words or words[0] in ("-h", "--help"):
         return _print_help()
     if words[0] == "--version":
         from importlib.metadata import version
 
         return print(printable_lines(f"sharpstudent {version('sharpstudent')}"))
-    of_tasks = {} if words[0] in COMMANDS else _list_task_commands()
+    of_tasks = {} if words[0] in COMMANDS else list_task_commands()
     return choose({**COMMANDS, **of_tasks}, words[0], "sharpstudent")(words[1:])
 
 
 def _print_help() -> None:
     shown = {name: str(function.__doc__).splitlines()[0] for name, function in COMMANDS.items()}
     of_tasks = {
-        name: f"of a task: {str(function.__doc__).splitlines()[0]}" for name, function in _list_task_commands().items()
+        name: f"of a task: {str(function.__doc__).splitlines()[0]}" for name, function in list_task_commands().items()
     }
     width = max(map(len, {**shown, **of_tasks}))
     lines = [f"  {name:{width}}  {text}" for name, text in {**shown, **of_tasks}.items()]
@@ -264,7 +265,7 @@ def _print_help() -> None:
     print(printable_lines("\n".join([usage, "", *lines, "", EXIT_CODES])))
 
 
-def _list_task_commands() -> dict[str, Callable[[Words], None]]:
+def list_task_commands() -> dict[str, Callable[[Words], None]]:
     """List the subcommands that tasks add; of two alike, the first task's."""
     found: dict[str, Callable[[Words], None]] = {}
     for name in list_tasks():

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -76,6 +77,11 @@ class Prediction(Plain):
     def probability(self) -> float | None:
         """The score, as the API calls it."""
         return self.score
+
+    def _repr_html_(self) -> str:
+        """Show the answer in a notebook: its sentence, and what it rests on."""
+        reasons = "".join(f"<li>{html.escape(reason)}</li>" for reason in self.reasons)
+        return f"<p><b>{html.escape(self.input)}</b>: {html.escape(self.sentence)}</p><ul>{reasons}</ul>"
 
 
 class ClassDetails(Plain):

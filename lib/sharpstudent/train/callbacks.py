@@ -152,7 +152,8 @@ class MlflowLogger(Callback):
 
         Args:
             experiment: The experiment of MLflow; made where it does not exist.
-            uri: The address of the server, or a folder; None for that of MLFLOW_TRACKING_URI.
+            uri: The address of the server; None for that of MLFLOW_TRACKING_URI. A folder needs
+                MLFLOW_ALLOW_FILE_STORE=true, as MLflow says.
             every: Of how many steps one is sent; epochs are sent whole.
         """
         self._client: Any = _import("mlflow", "mlflow-skinny").MlflowClient(uri)
