@@ -49,7 +49,9 @@ def run_parts(parts: Sequence[tuple[str, Words | Callable[[], Words]]], *, end: 
         begun = time.monotonic()
         done = subprocess.run([sys.executable, *arguments], cwd=ROOT, check=False)
         if done.returncode != 0:
-            print(f"\nthe demo ended here: exit code {done.returncode}. What is done stays; run `make demo` again.")
+            print(
+                f"\nthe demo ended here: exit code {done.returncode}. What is done stays; run the same command again."
+            )
             return done.returncode
         print(f"    {_format(time.monotonic() - begun)}", flush=True)
     print(f"\nAll of it took {_format(time.monotonic() - started)}.")

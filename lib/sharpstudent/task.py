@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from sharpstudent.config.run_config import TaskSection
 from sharpstudent.config.terms import TermSpec
@@ -378,6 +378,23 @@ class ClassificationTask(Task):
         if cls.classes and "metrics" not in vars(cls):
             accuracy, *rest = cls.metrics.items()
             cls.metrics = dict([(accuracy[0], replace(accuracy[1], chance=1.0 / len(cls.classes))), *rest])
+
+    @classmethod
+    def name_classes(cls, classes: Sequence[str]) -> type[Self]:
+        """Build the class of this task for classes that only its data or a checkpoint names, with their chance level.
+
+        Args:
+            classes: Their names.
+
+        Returns:
+            A subclass; the class itself where it names its classes, or its accuracy has a chance level of its own.
+        """
+        accuracy = cls.metrics.get("accuracy")
+        if cls.classes or not classes or accuracy is None or accuracy.chance is not None:
+            return cls
+        named = {"classes": tuple(classes), "__module__": cls.__module__, "__qualname__": cls.__qualname__}
+        metrics = {**cls.metrics, "accuracy": replace(accuracy, chance=1.0 / len(classes))}
+        return cast(type[Self], type(cls.__name__, (cls,), {**named, "metrics": metrics}))
 
     def rows(self, outputs: Outputs, batch: Batch) -> Table:
         """Collect logits and labels of a batch.

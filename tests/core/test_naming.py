@@ -131,7 +131,7 @@ PRINTING = {
     "evaluation/cost_child.py": "a number, to the parent process",
     "report/console.py": "print_line itself",
     "evaluation/renderer.py": "tables, whose names are cleaned",
-    "evaluation/ablate.py": "a table; arms have names of letters and digits",
+    "evaluation/measure_arms.py": "a table; arms have names of letters and digits",
     "evaluation/sweep.py": "a table; trials have numbers, and keys are those of the config",
     "tasks/wakeword/demo.py": "its own command lines, and lines of its runs, which are printable already",
     "tasks/tokens/demo.py": "a table, and names of runs that it gives itself",

@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import jsonschema
 import pytest
@@ -12,6 +13,7 @@ from sharpstudent.evaluation.ablate import choose_epochs
 from workplace import ROOT, STAGE_1, Workplace
 
 COMPARE, CONFIG = "compare_models.py", "configs/tiny.json"
+TASKS = (SimpleNamespace(name="digits"),)  # what clean_imports removes
 
 
 @pytest.mark.parametrize(
@@ -91,6 +93,63 @@ def test_an_ablation_ends_in_table_picture_and_json_and_the_same_command_goes_on
     assert sorted(Path(tiny / "output/worth/runs").iterdir()) == before
     unchanged = json.loads((tiny / "output/worth/ablation.json").read_text())
     assert [arm["by_seed"] for arm in unchanged["arms"]] == [arm["by_seed"] for arm in stored["arms"]]
+
+
+FOLDS = {
+    "config": "digits.json",
+    "options": ["--data", "test"],
+    "folds": {"a": {"keys": {"data.noise": 0.2}, "seeds": 2}, "b": {"keys": {"data.noise": 0.1}}},
+    "first": {"teacher": {"keys": {"student": "wide"}, "once": True}, "student": {"keys": {"stage1.epoch": 1}}},
+    "keys": {"pretrained_student_weights": "{student}", "teacher_weights": "{teacher}", "epoch": 1},
+    "arms": {"distilled": {}},
+}
+
+
+@pytest.fixture(scope="module")
+def folds(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    """A folder with an invented task, and arms over two folds that name its config."""
+    place = Workplace(tmp_path_factory.mktemp("folds"))
+    for name in ("digits.py", "digits.json"):
+        (place / name).symlink_to(ROOT / "tests/invented" / name)
+    (place / "folds.json").write_text(json.dumps(FOLDS))
+    return place
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--seeds", "2"), "have numbers of seeds"),
+        (("--preset", "sam"), "lists arms itself, and another option names some"),
+        (("--bogus",), "--bogus: is not a known option"),
+    ],
+    ids=str,
+)
+@pytest.mark.usefixtures("clean_imports")
+def test_a_mistake_in_folds_is_one_message_before_anything_is_trained(
+    folds: Workplace, words: tuple[str, ...], said: str
+) -> None:
+    ended = folds.call(COMPARE, "ablate", "folds.json", *words)
+    assert ended.code == 2, ended.out
+    assert said in ended.err
+    assert not list(folds.folder.glob("output/*/runs"))
+
+
+@pytest.mark.slow  # eleven runs
+@pytest.mark.usefixtures("clean_imports")
+def test_folds_train_everything_anew_and_end_in_one_table_and_one_of_the_fold_with_seeds(folds: Workplace) -> None:
+    ended = folds.call(COMPARE, "ablate", "folds.json")
+    assert ended.code == 0, ended.err
+    stored = json.loads((folds / "output/ablation_folds/ablation.json").read_text())
+    jsonschema.validate(stored, json.loads((ROOT / "docs/ablation.schema.json").read_text()))
+    assert [arm["name"] for arm in stored["arms"]] == ["alone", "distilled", "teacher", "student"]
+    assert all(set(arm["by_fold"]) == {"a", "b"} and len(set(arm["runs"])) == 2 for arm in stored["arms"])
+    assert "2 folds (a, b)" in stored["protocol"]["folds"]
+    of_seeds = json.loads((folds / "output/ablation_folds/a/ablation.json").read_text())
+    assert of_seeds["seeds"] == [1, 2]
+    teacher, student = (next(arm for arm in of_seeds["arms"] if arm["name"] == name) for name in ("teacher", "student"))
+    assert (len(set(teacher["runs"])), len(set(student["runs"]))) == (1, 2)  # the teacher is trained once a fold
+    again = folds.call(COMPARE, "ablate", "folds.json")
+    assert again.out.count("is there already") == 11
 
 
 def test_equal_time_is_as_many_epochs_as_the_reference_takes_seconds_without_the_start() -> None:

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from sharpstudent.config.cli import parse_command_line
 from sharpstudent.core.errors import UserError
-from sharpstudent.evaluation.ablate import _describe_steps
 from sharpstudent.evaluation.arms import (
     ALONE,
     AS_IT_IS,
     PRESETS,
     Arm,
+    Fold,
     build_keys,
-    find_newest,
+    find_config,
     make_alone,
     plan_kd_or_not,
     plan_sam,
@@ -23,6 +23,8 @@ from sharpstudent.evaluation.arms import (
     read_plan,
 )
 from sharpstudent.evaluation.compare import compare_models, to_metric_value
+from sharpstudent.evaluation.measure_arms import _describe_steps, _join_folds
+from sharpstudent.evaluation.planned_runs import find_newest
 from sharpstudent.metrics.bootstrap import compute_interval
 from sharpstudent.registry import find_task
 from sharpstudent.report.ablation import (
@@ -133,10 +135,13 @@ def test_a_file_lists_arms_models_and_keys_of_all_and_gets_alone(tmp_path: Path)
 @pytest.mark.parametrize(
     ("written", "said"),
     [
-        ({"arms": {"a b": {}}}, "calls an arm 'a b'"),
+        ({"arms": {"a b": {}}}, "calls an arm, a run or a fold 'a b'"),
         ({"arms": {"a": {}}, "models": {"a": {"path": "x"}}}, "two of the name 'a'"),
         ({"arms": {"a": {}}, "references": ["b"]}, "no arm that there is"),
         ({"arms": {"a": {"key": {}}}}, "arms.a.key"),
+        ({"arms": {"a": {}}, "folds": {"1 2": {"keys": {}}}}, "calls an arm, a run or a fold '1 2'"),
+        ({"arms": {"a": {}}, "folds": {"f": {"keys": {}, "seeds": 0}}}, "folds.f.seeds"),
+        ({"arms": {"a": {}}, "first": {"a": {}}}, "two of the name 'a'"),
         ({}, "arms"),
     ],
 )
@@ -158,6 +163,52 @@ def test_keys_of_an_arm_replace_those_of_the_config_wherever_they_stand() -> Non
     )
     assert merged == {"teachers": [{"weights": "4"}], "stage2": {"lr": 0.5, "terms": []}}
     assert keys["stage2"] == {"lr": 0.2, "alpha_end": 0.3}
+
+
+def test_arms_that_name_their_config_stand_in_its_place_and_list_folds_and_first_runs(tmp_path: Path) -> None:
+    command = resolve(tmp_path, KEYS)
+    path = tmp_path / "folds.json"
+    written: dict[str, Any] = {
+        "config": "config.json",
+        "options": ["--data", "test"],
+        "folds": {"one": {"keys": {"data.share": 0.5}, "seeds": 2}, "two": {"keys": {}}},
+        "first": {"big": {"keys": {"student": "test_resnet"}, "once": True}, "small": {"title": "of stage 1"}},
+        "keys": {"pretrained_student_weights": "{small}", "teacher_weights": "{big}"},
+        "arms": {"mine": {}},
+    }
+    path.write_text(json.dumps(written))
+    assert find_config(path) == (tmp_path / "config.json", path)
+    assert find_config(tmp_path / "config.json") == (tmp_path / "config.json", None)
+    plan = read_plan(path, command.config, command.task)
+    assert [(fold.name, fold.seeds) for fold in plan.folds] == [("one", (1, 2)), ("two", (1,))]
+    assert [fold.name_run(1, "mine") for fold in (*plan.folds, Fold("", (1,)))] == [
+        "one_s1_mine",
+        "two_s1_mine",
+        "s1_mine",
+    ]
+    assert [(one.name, one.title, one.once) for one in plan.first] == [
+        ("big", "big", True),
+        ("small", "of stage 1", False),
+    ]
+    merged = build_keys(KEYS, plan.arms[1], 1, checkpoints={"small": "a.pth", "big": "b.pth"})
+    assert (merged["pretrained_student_weights"], merged["teacher_weights"]) == ("a.pth", "b.pth")
+
+
+def test_the_tables_of_folds_are_put_together_seed_by_seed() -> None:
+    one, two = make_table(2, 0.0, 1), make_table(3, 0.0, 2)
+    (seed_1,) = _join_folds([[{"": one}], [{"": two}]])
+    assert seed_1[""]["logits"].tolist() == [*one["logits"].tolist(), *two["logits"].tolist()]
+    assert _join_folds([[{"": one}, {"": two}]]) == [{"": one}, {"": two}]
+
+
+def test_a_table_of_folds_has_the_metric_of_each(results: AblationResults) -> None:
+    arms = tuple(
+        arm.model_copy(update={"by_fold": {"p1": (0.5, None), "p2": (0.75,)}, "by_seed": (0.6,)})
+        for arm in results.arms
+    )
+    columns = build_columns(results.model_copy(update={"arms": arms}), in_full=True)
+    assert columns["by fold: p1, p2"][0] == "0.500, –; 0.750"
+    assert "by seed" not in columns
 
 
 def test_the_newest_of_a_pattern_is_taken_and_none_is_refused(tmp_path: Path) -> None:

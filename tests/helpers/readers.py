@@ -1112,7 +1112,7 @@ NEEDS_NO_ROW: dict[str, str] = {
         "a file whose name is its digest; tests/tasks/wakeword/test_wakeword_report.py damages it",
     ),
     "tasks/wakeword/wav2vec2.py:_honour_extractor": "JSON through read_json",
-    "models/fetch_weights.py:main": "MANIFEST.json of the package",
+    "models/pretrained.py:main": "MANIFEST.json of the package",
     "models/weight_files.py:main": "through read_inert, and a digest",
     "evaluation/load_model.py:_open_tensors": "a digest of a file that was verified",
     **dict.fromkeys(

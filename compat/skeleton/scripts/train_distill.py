@@ -42,8 +42,7 @@ def main() -> None:
 
 def run(config: Path, out: Path, changes: list[str], sizes: list[str] | tuple[str, ...]) -> None:
     """Run one distillation, or the sequence of these sizes."""
-    from sharpstudent.evaluation.arms import find_newest
-    from sharpstudent.evaluation.planned_runs import Planner
+    from sharpstudent.evaluation.planned_runs import Planner, find_newest
     from training import distill_trainer as trainer
 
     settings = trainer.read_settings(config, changes)

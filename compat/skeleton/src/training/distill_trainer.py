@@ -179,7 +179,8 @@ def compare_all(teacher: PlannedRun, trained: Sequence[Trained], out: Path) -> d
         folder = out / f"comparison_{one.size}"
         roles = {"--teacher": teacher, "--before": one.alone, "--control": one.longer, "--distilled": one.distilled}
         words = [word for role, run in roles.items() for word in (role, f"{role[2:]}={_find(run)}")]
-        renderer, request = parse_command_line([*words, "--data", "test", "--out", str(folder)], script=COMPARE)
+        words += ["--data", "test", "--no-costs", "--out", str(folder)]
+        renderer, request = parse_command_line(words, script=COMPARE)
         run_evaluation(renderer, request, build_console())
         found[one.size] = read_json(folder / "results.json")
     return found
