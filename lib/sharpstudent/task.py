@@ -302,6 +302,17 @@ class Task(ABC):
         """
         return ExportSpec()
 
+    def finish_export(self, path: Path) -> list[str]:
+        """Write further files beside an exported one, which has passed its gate; the general task has none.
+
+        Args:
+            path: The exported file, with its metadata.
+
+        Returns:
+            Lines for the user.
+        """
+        return []
+
     def check_metric(self, metric: str, validation: Samples) -> None:
         """Check that a metric can select checkpoints; without this, a run learns it after its first epoch.
 

@@ -127,6 +127,8 @@ def run_export(renderer: Renderer, request: ExportRequest, console: Console) -> 
     if allowed is not None:
         print_line(console, f"written with --allow {WORSE}, and marked: {allowed}")
     print_line(console, f"{target}: {FORMATS[request.to].partition(':')[0]}")
+    for line in export.task.finish_export(target):
+        print_line(console, line)
     print_line(console, f"evaluate it as any model: python evaluate_model.py {target}")
     return target
 

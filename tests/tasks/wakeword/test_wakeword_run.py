@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.special import expit
+from sharpstudent.tasks.wakeword.detections import HOP_SECONDS, detect
+from sharpstudent.tasks.wakeword.mel import compute_mel
 from spoken_words import RATE, draw_word, write_words
 from workplace import ROOT, STAGE_1, STAGE_2, Ended, Workplace
 
@@ -86,16 +91,78 @@ def test_false_alarms_of_a_run_are_mined(place: Workplace, monkeypatch: pytest.M
     assert (place / "mined" / "hard_negative").is_dir()
 
 
-def test_an_export_takes_audio_features_and_gives_the_logits(place: Workplace) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: the extra onnx")
+PROGRAM = """
+#include <stdio.h>
+#include "wake.h"
+int main(void) {
+  static int16_t samples[WAKE_SAMPLES];
+  static float features[WAKE_BANDS * WAKE_FRAMES];
+  static WakeDetector detector;
+  float found[4];
+  while (fread(samples, 2, WAKE_SAMPLES, stdin) == WAKE_SAMPLES) {
+    wake_features(samples, features);
+    wake_logits(features, found);
+    found[2] = wake_probability(samples);
+    found[3] = (float)wake_add(&detector, found[2]);
+    fwrite(features, 4, WAKE_BANDS * WAKE_FRAMES, stdout);
+    fwrite(found, 4, 4, stdout);
+  }
+  return 0;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def exported(place: Workplace) -> Path:
+    """The distilled student in int8, fine-tuned for it in two steps."""
     run = place.find_run("wakeword_distill")
-    check(place.call("export_model.py", str(run), "--rounds", "20", "--workers", "0", "--out", "wake.onnx"))
-    session = onnxruntime.InferenceSession(str(place / "wake.onnx"))
+    ended = check(place.call("export_model.py", str(run), "--to", "onnx-int8", "--qat-steps", "2", "--rounds", "20",
+                             "--workers", "0", "--allow", "worse-metric", "--out", "wake.onnx"))  # fmt: skip
+    assert "wake.h: the same model for a microcontroller" in ended.out
+    return place / "wake.onnx"
+
+
+def test_an_int8_export_takes_audio_features_gives_the_logits_and_is_small(exported: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: the extra onnx")
+    session = onnxruntime.InferenceSession(str(exported))
     assert [one.name for one in session.get_inputs()] == ["audio_features"]
     assert [one.name for one in session.get_outputs()] == ["logits"]
     for rows in (1, 3):
         given = np.zeros((rows, 1, 64, 151), np.float32)
         assert session.run(None, {"audio_features": given})[0].shape == (rows, 2)
+    assert exported.stat().st_size <= 80_000
+
+
+def test_the_c_header_gives_the_features_logits_and_detections_of_the_python_code(exported: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: the extra onnx")
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("there is no C compiler here")
+    folder = exported.parent
+    (folder / "main.c").write_text(PROGRAM)
+    flags = ["-std=c99", "-O2", "-Wall", "-Wextra", "-Werror", "-pedantic"]
+    subprocess.run([compiler, *flags, "main.c", "-o", "wake", "-lm"], cwd=folder, check=True, timeout=300)
+    rng = np.random.default_rng(3)
+    words = [
+        np.tile(draw_word(kind, 20 + take, take), 3)[:24000] for take in range(3) for kind in ("positive", "negative")
+    ]
+    sound = np.stack([np.round(32767 * (word + rng.normal(0, 1e-3, 24000))).astype("<i2") for word in words])
+    done = subprocess.run([folder / "wake"], input=sound.tobytes(), stdout=subprocess.PIPE, check=True, timeout=300)
+    found = np.frombuffer(done.stdout, "<f4").reshape(len(words), -1)
+    features = np.stack([compute_mel(one / np.float32(32767), 64, RATE) for one in sound.astype(np.float32)])
+    np.testing.assert_allclose(found[:, :-4], features.reshape(len(words), -1), atol=1e-3)
+    session = onnxruntime.InferenceSession(str(exported))
+    given = found[:, :-4].reshape(-1, 1, 64, 151)
+    step = np.ptp(found[:, -4:-2]) / 255  # logits are of 8 bits: a sum at the edge between two may fall to either
+    logits = session.run(None, {"audio_features": given})[0]
+    np.testing.assert_allclose(found[:, -4:-2], logits, atol=2.5 * max(step, 0.05))
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed: the extra onnx")
+    about = json.loads({one.key: one.value for one in onnx.load(exported).metadata_props}["calibration"])
+    probability = expit((found[:, -3] - found[:, -4]) / about["temperature"])
+    np.testing.assert_allclose(found[:, -2], probability, atol=1e-5)
+    starts = HOP_SECONDS * np.arange(len(words))
+    ends = [one.start for one in detect(starts, probability, about["threshold"], 0.0)]
+    np.testing.assert_allclose(starts[found[:, -1] == 1], ends)
 
 
 def test_distillation_from_a_head_that_nobody_trained_is_refused(place: Workplace) -> None:

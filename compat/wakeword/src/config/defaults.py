@@ -15,6 +15,7 @@ from sharpstudent.core.io import write_text_atomically
 SCHEDULERS = ("cosine", "constant", "linear")
 ARCHITECTURES = ("mobilenetv3", "resnet18", "tiny_conv", "lstm", "gru", "tcn")
 TEACHERS = ("wav2vec2", "speech_embedding")
+BACKENDS = ("qnnpack", "fbgemm", "x86")  # of int8: weights of 7 bits are computed alike on Arm and on x86
 LOWEST_LR = 0.01  # of the first learning rate, at the end of a cosine
 
 
@@ -86,7 +87,7 @@ class OptimizerConfig:
 
 @dataclass
 class QATConfig:
-    """Whether the student is written in int8, too; `backend` names the device that it is for."""
+    """Whether the student is fine-tuned for int8 after training, and written; one file serves all of BACKENDS."""
 
     enabled: bool = False
     backend: str = "qnnpack"
@@ -142,6 +143,7 @@ class WakewordConfig:
                  ", ".join(SCHEDULERS), "cosine")  # fmt: skip
         _require("distillation.teacher_architecture", self.distillation.teacher_architecture in TEACHERS,
                  self.distillation.teacher_architecture, ", ".join(TEACHERS), "wav2vec2")  # fmt: skip
+        _require("qat.backend", self.qat.backend in BACKENDS, self.qat.backend, ", ".join(BACKENDS), "qnnpack")
         uses_files = self.data.use_precomputed_features_for_training
         _require("data.fallback_to_audio", uses_files or self.data.fallback_to_audio, self.data.fallback_to_audio,
                  "true, unless use_precomputed_features_for_training is", "true")  # fmt: skip

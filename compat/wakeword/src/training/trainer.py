@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from src.config.defaults import WakewordConfig
 from src.data.dataset import WakewordDataset
 from src.training.checkpoint_manager import CheckpointManager
 
+QAT_STEPS = 300  # of fine-tuning for int8, after training
+INT8 = "-int8.onnx"
 ROOT = Path(__file__).resolve().parents[4]
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))  # the scripts, which are no part of the package
@@ -91,7 +94,8 @@ class Trainer:
         """Train, and load the best epoch into the model.
 
         Returns:
-            `best_f1` (also as `best_val_f1`), `best_checkpoint` and `run`, the run's folder.
+            `best_f1` (also as `best_val_f1`), `best_checkpoint` and `run`, the run's folder; with `qat.enabled` also
+            `int8`, the file for a device, or None where it would be worse than the model.
         """
         keys = self.config.to_keys(self.train_data.data_root)
         keys["student_init"] = str(self._save_start())
@@ -133,7 +137,21 @@ class Trainer:
         run, found = self.checkpoint_manager.list_runs(name)[-1], self.checkpoint_manager.find_best(name)
         rows = MetricsFile(run / "logs" / "metrics.csv").read()
         best_f1 = max(float(row["val_f1"] or 0.0) for row in rows)
-        return {"best_f1": best_f1, "best_val_f1": best_f1, "best_checkpoint": str(found), "run": str(run)}
+        results = {"best_f1": best_f1, "best_val_f1": best_f1, "best_checkpoint": str(found), "run": str(run)}
+        if trains_student(keys, self.config) and self.config.qat.enabled:
+            results["int8"] = self._export_int8(run)
+        return results
+
+    def _export_int8(self, run: Path) -> str | None:
+        """Fine-tune the best epoch for int8 and write it; a file that is worse is refused, and the training is kept."""
+        target = run / "exports" / f"{run.name}{INT8}"
+        words = [str(run), "--to", "onnx-int8", "--qat-steps", str(QAT_STEPS), "--workers", "0", "--out", str(target)]
+        try:
+            _call_script("export_model", words)
+        except UserError as error:
+            warnings.warn(f"the model is trained, its int8 file was refused.\n{error.as_text()}", stacklevel=2)
+            return None
+        return str(target)
 
 
 def trains_student(keys: dict[str, Any], config: WakewordConfig) -> bool:

@@ -69,7 +69,7 @@ def _find_mined(folder: Path) -> list[VoiceClip]:
     if not clips or any(clip.category != HARD for clip in clips):
         raise UserError.about(
             f"data.mined = {str(folder)!r}", "is no folder of false alarms", expected=f"{HARD}/ alone",
-            remedy="python -m sharpstudent.tasks.wakeword.mine RUN RECORDING --out FOLDER makes one",
+            remedy="sharpstudent mine RUN RECORDING --out FOLDER makes one",
         )  # fmt: skip
     return [replace(clip, split="train") for clip in clips]
 

@@ -1,6 +1,6 @@
 """Turns the false alarms of a model in recordings without the word into hard negatives of the next training.
 
-    python -m sharpstudent.tasks.wakeword.mine output/RUN evening.flac recordings/ --out data/mined
+    sharpstudent mine output/RUN evening.flac recordings/ --out data/mined
     python main_distillation.py configs/wakeword.json -n next --set data.mined=data/mined
 
 The streaming detector of predict.py runs over the recordings. What it heard, which must be all wrong, is written as one
@@ -113,11 +113,13 @@ def _list_recordings(given: Sequence[Path]) -> Iterator[Path]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Write the false alarms in the recordings that the command line names."""
-    examples = ["-m sharpstudent.tasks.wakeword.mine output/RUN evening.flac --out data/mined"]
-    parser = Parser("-m sharpstudent.tasks.wakeword.mine", str(__doc__), more=EXIT_CODES, examples=examples)
+    """Turn false alarms in recordings without the wake word into hard negatives of the next training."""
+    usage = "sharpstudent mine RUN RECORDING... --out FOLDER [--most N]"
+    parser = Parser("mine", str(__doc__), usage=usage, more=EXIT_CODES)
     parser.add_argument("model", metavar="RUN", type=read_path, help="a run folder, or the file of a model")
-    parser.add_argument("recordings", nargs="+", type=read_path, help="files and folders WITHOUT the word")
+    parser.add_argument(
+        "recordings", metavar="RECORDING", nargs="+", type=read_path, help="files and folders WITHOUT the word"
+    )
     parser.add_argument("--out", type=read_path, required=True, help="where the windows go")
     parser.add_argument("--most", type=int, default=MOST, help=f"windows at most ({MOST})")
     given = parser.read(sys.argv[1:] if argv is None else argv)

@@ -93,8 +93,7 @@ class WakewordSection(TaskSection):
     )
     mined: PathText | None = Field(
         None,
-        description="folder of false alarms that `python -m sharpstudent.tasks.wakeword.mine` wrote: further hard "
-        "negatives for training",
+        description="folder of false alarms that `sharpstudent mine` wrote: further hard negatives for training",
     )
     shift: NotNegative = Field(
         0.1, description="training: the word lies up to so many seconds before or after the middle of the window"

@@ -37,6 +37,7 @@ class WakewordTask(ClassificationTask):
 
     Section = WakewordSection
     demo = "make demo-wakeword"
+    commands: ClassVar[Mapping[str, str]] = {"mine": "sharpstudent.tasks.wakeword.mine:main"}
     section: WakewordSection
     classes = ("other", "wake word")
     metrics: ClassVar[Mapping[str, Metric]] = METRICS
@@ -167,6 +168,12 @@ class WakewordTask(ClassificationTask):
             crop=f"{self.form.duration:g} s of {self.form.sample_rate} Hz sound as a mel spectrogram of "
             f"{self.form.n_mels} bands (docs/wakeword.md describes the front end)",
         )
+
+    def finish_export(self, path: Path) -> list[str]:
+        """Write an int8 TinyConv as a C header, too."""
+        from sharpstudent.tasks.wakeword.device_header import write_header
+
+        return write_header(path)
 
     def list_suffixes(self) -> tuple[str, ...]:
         """List the endings of sound files."""
