@@ -88,6 +88,7 @@ class Task(ABC):
         heat_map_class: The number of the class that heat maps show the evidence for; None for the likeliest one.
         commands: Further subcommands of `sharpstudent`, each with the `module:function` that takes its words.
         scripts: Scripts of the repository, each with the subcommand that is the same.
+        device: What the number of an input stands for, such as a camera.
         demo: The command that tries the task out; None without one.
         allow: The names that the user gave with `--allow`: what is permitted in this run.
     """
@@ -103,6 +104,7 @@ class Task(ABC):
     heat_map_class: ClassVar[int | None] = None
     commands: ClassVar[Mapping[str, str]] = {}
     scripts: ClassVar[Mapping[str, str]] = {}
+    device: ClassVar[str] = "camera"
     demo: ClassVar[str | None] = None
 
     def __init__(

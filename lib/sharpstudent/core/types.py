@@ -190,6 +190,7 @@ class Answer:
         rows: The values of these rows, each in the order of the columns.
         charts: Charts of the page, instances of `report.chart.Chart`.
         pictures: Pictures of the page, by title: a file's bytes (JPEG or PNG) and a caption each.
+        news: A line for whoever waits at a camera or a microphone, such as what has just been heard; "" for none.
         has_whole_pictures: Whether the page shows them large and whole; otherwise as small squares, which suit crops.
     """
 
@@ -201,6 +202,7 @@ class Answer:
     columns: tuple[str, ...] = ()
     rows: Sequence[Sequence[Any]] = ()
     charts: tuple[Any, ...] = ()
+    news: str = ""
     pictures: Mapping[str, Sequence[tuple[bytes, str]]] = field(
         default_factory=dict[str, "Sequence[tuple[bytes, str]]"]
     )

@@ -41,7 +41,7 @@ _MORE = """model and inputs:
   MODEL   a run folder; a checkpoint (.pth, .safetensors); an export (.onnx, .xml, .pte); the name of a model that
           comes with the package; NAME=MODEL sets its name
   INPUT   a file; a folder, with all that is below it; a pattern such as 'films/*.mp4'; - for a list on standard
-          input, one a line; the number of a camera; the address of a stream (rtsp://..., https://...)
+          input, one a line; the number of a camera or microphone; the address of a stream (rtsp://..., https://...)
 
 OUT gets predictions.json (docs/predictions.schema.json), predictions.csv, and a page for each input. Answers are
 written as they come: after Ctrl-C or a kill the same command goes on."""
@@ -228,13 +228,16 @@ class FoundInputs:
     notes: tuple[str, ...] = ()
 
 
-def find_inputs(words: Sequence[str], suffixes: Sequence[str], options: Mapping[str, Any]) -> FoundInputs:
+def find_inputs(
+    words: Sequence[str], suffixes: Sequence[str], options: Mapping[str, Any], *, device: str = "camera"
+) -> FoundInputs:
     """Find the inputs that words stand for.
 
     Args:
         words: The words of the command line.
         suffixes: The endings of the files that are taken from folders, in lower case.
         options: The values of the task's own options, for each source.
+        device: What a number stands for.
 
     Returns:
         The inputs. A word for which nothing is there is an input, too, so that it gets its row.
@@ -245,7 +248,7 @@ def find_inputs(words: Sequence[str], suffixes: Sequence[str], options: Mapping[
     found: dict[str, InputSource] = {}
     passed_over = 0
     for word in _expand_stdin(words):
-        for name, path, stream in _expand(word):
+        for name, path, stream in _expand(word, device):
             if path is not None and stream == _FROM_FOLDER and not path.name.lower().endswith(tuple(suffixes)):
                 passed_over += 1
                 continue
@@ -279,11 +282,11 @@ def _expand_stdin(words: Sequence[str]) -> Iterator[str]:
                 yield os.fsdecode(line.rstrip(b"\r\n"))
 
 
-def _expand(word: str) -> Iterator[_Named]:
+def _expand(word: str, device: str) -> Iterator[_Named]:
     """List name, path and stream of what one word stands for."""
     text = expand_path(word)
     if word.isdecimal() and int(word) < MOST_CAMERAS and not os.path.lexists(word):
-        yield f"camera {word}", None, int(word)
+        yield f"{device} {word}", None, int(word)
     elif "://" in word and not os.path.lexists(word):
         yield word, None, word
     elif os.path.isdir(text):

@@ -68,7 +68,7 @@ def run_prediction(task_class: type[Task], command: PredictionCommand) -> None:
     for note in opened.notes:
         print_line(console, f"{opened.name}: {note}")
     task = renderer.open_task(opened)
-    found = find_inputs(command.inputs, task.list_suffixes(), command.options)
+    found = find_inputs(command.inputs, task.list_suffixes(), command.options, device=task.device)
     kept = "; nothing is kept without --out" if command.out is None else "; go on with the same command"
     with stop_signals_raised(f"stopped{kept}"):
         familiar = _open_familiar(command, opened, task, device, console)
@@ -203,6 +203,8 @@ class _Run:
         try:
             for answer in self._task.describe(progress.follow(tables, source.name), self._stored):
                 last = answer
+                if source.stream is not None and answer.news and not self._command.as_json:
+                    self._say(f"{source.name}: {answer.news}")
                 if self._folder is not None and time.monotonic() - noted > PARTIAL_SECONDS:
                     noted = time.monotonic()
                     self._add(source, answer, noted - begun, "partial")

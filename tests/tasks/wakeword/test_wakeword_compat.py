@@ -17,6 +17,9 @@ import torch
 from spoken_words import write_words
 from workplace import ROOT, wait_for
 
+sys.path.insert(0, str(ROOT / "tests/tasks/deepfake/report"))
+from browser import Page, find_browser, start_browser  # pyright: ignore[reportMissingImports]
+
 pytest.importorskip("soundfile", reason="soundfile is not installed: the extra wakeword")
 
 COMPAT = ROOT / "compat" / "wakeword"
@@ -196,21 +199,48 @@ def test_the_page_has_the_guide_s_panels_and_refuses_what_cannot_be_trained(
         urllib.request.urlopen(urllib.request.Request(address, headers={"Host": "elsewhere.example"}), timeout=60)
 
 
+def fill(page: Page, **changes: str) -> None:
+    """Fill the form of the page in, and start the training."""
+    given = json.dumps({**SMALL_FORM, **changes})
+    page.evaluate(
+        f"for (const [name, value] of Object.entries({given})) {{ const one = document.getElementsByName(name)[0]; "
+        "if (one.type === 'checkbox') one.checked = value === 'true'; else one.value = value; }"
+    )
+    click(page, "Start training")
+
+
+def click(page: Page, button: str) -> None:
+    """Click on a button by its words; the answer is a new page."""
+    page.evaluate(f"[...document.querySelectorAll('button')].find(one => one.textContent === {button!r}).click()")
+
+
+def read_state(page: Page) -> str:
+    """What panel 3 says; "" while a page is being loaded."""
+    return page.evaluate("document.getElementById('state')?.textContent ?? ''")
+
+
 @pytest.mark.slow
-def test_a_training_is_started_watched_seen_to_end_and_stopped_on_the_page(
-    page: tuple[str, subprocess.Popen[str]],
+@pytest.mark.skipif(find_browser() is None, reason="no Chromium here: make browser")
+def test_a_training_is_started_watched_seen_to_end_and_stopped_on_the_page_in_a_browser(
+    page: tuple[str, subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     address, server = page
-    fetch(f"{address}start", **SMALL_FORM)
-    assert "Training …" in fetch(address)
-    wait_for(lambda: "Training …" not in fetch(address), server)
-    shown = fetch(address)
-    assert "Finished. Best F1 Score" in shown, shown
-    fetch(f"{address}start", **{**SMALL_FORM, "training.epochs": "500"})
-    wait_for(lambda: "Epoch 1/500" in fetch(address) or "Ended" in fetch(address), server)
-    fetch(f"{address}stop", x="")
-    wait_for(lambda: "Stopped." in fetch(address) or "Ended" in fetch(address), server)
-    assert "Stopped. What was trained is kept." in fetch(address)
+    program = find_browser()
+    assert program is not None
+    (tmp_path / "browser").mkdir()
+    with start_browser(program, tmp_path / "browser") as browser:
+        shown = browser.open_page()
+        shown.open(address, width=900, scheme="light")
+        fill(shown)
+        wait_for(lambda: read_state(shown).startswith("Training"), server)
+        wait_for(lambda: read_state(shown).startswith(("Finished", "Ended")), server)
+        assert read_state(shown).startswith("Finished. Best F1 Score")  # the page reloads itself no more
+        fill(shown, **{"training.epochs": "500"})
+        wait_for(lambda: "Epoch 1/500" in (shown.evaluate("document.body?.textContent ?? ''")), server)
+        click(shown, "Stop training")
+        wait_for(lambda: read_state(shown).startswith(("Stopped.", "Ended")), server)
+        assert read_state(shown) == "Stopped. What was trained is kept."
+        assert shown.list_complaints() == []
 
 
 @pytest.mark.slow

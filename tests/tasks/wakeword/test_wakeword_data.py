@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ import numpy as np
 import pytest
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.random import build_generator
-from sharpstudent.core.types import InputSource
+from sharpstudent.core.types import Answer, InputSource, Sample
 from sharpstudent.data.dataset import UnreadableSample
-from sharpstudent.tasks.wakeword import recordings
+from sharpstudent.tasks.wakeword import recordings, scores
 from sharpstudent.tasks.wakeword.mel import compute_mel
+from sharpstudent.tasks.wakeword.scores import count_detections
 from sharpstudent.tasks.wakeword.section import WakewordSection
-from sharpstudent.tasks.wakeword.spoken_answer import stream_windows
+from sharpstudent.tasks.wakeword.spoken_answer import describe_detections, stream_windows
 from sharpstudent.tasks.wakeword.task import WakewordTask
 from sharpstudent.tasks.wakeword.windows import Windows
 from spoken_words import RATE, draw_word, write_words
@@ -217,9 +219,77 @@ def test_a_long_recording_is_read_in_blocks_that_join_without_a_seam(rate: int, 
     np.testing.assert_allclose(joined[100:-100], expected[100:-100], atol=2e-3)
 
 
-def test_the_windows_of_a_stream_are_those_of_the_evaluation(words: Path) -> None:
-    samples = open_split(words, "test-stream")
-    spec = next(spec for spec in samples.specs if spec.clip.category == "background" and spec.part == 0)
-    found = list(stream_windows(InputSource("x", spec.clip.path), samples.section))
-    expected = samples.make(samples.specs.index(spec), build_generator(0, 0, 0))
-    np.testing.assert_allclose(found[0].inputs["waveform"], expected.inputs["waveform"], atol=1e-3)
+def draw_evening() -> np.ndarray:
+    """20 s of quiet noise with three loud words."""
+    sound = np.random.default_rng(0).normal(0, 0.002, 20 * RATE).astype(np.float32)
+    for second in (4, 5, 12):
+        sound[second * RATE : second * RATE + 9600] += draw_word("positive", second, 0)
+    return sound
+
+
+def score(sample: Sample) -> np.ndarray:
+    """Logits of a model that hears whether it is loud."""
+    return np.array([[0.0, 40.0 * (sample.inputs["audio_features"].mean() + 0.32)]])
+
+
+def tabulate(samples: Iterable[Sample]) -> Iterator[dict[str, Any]]:
+    """Tables as the predictor makes them, one a window."""
+    return ({"logits": score(one), "start": np.array(one.rows["start"])} for one in samples)
+
+
+def test_the_streaming_detector_gives_the_scores_and_detections_of_the_evaluation(tmp_path: Path) -> None:
+    (tmp_path / "words").mkdir()
+    write_words(tmp_path / "words", speakers=4, change=lambda entry: entry.update(duration=20.0))
+    samples = open_split(tmp_path / "words", "test-stream")
+    path = next(spec.clip.path for spec in samples.specs if spec.clip.category == "background")
+    soundfile.write(path, draw_evening(), RATE)
+    made = [samples.make(index, build_generator(0, 0, 0)) for index, spec in enumerate(samples.specs)
+            if spec.clip.path == path]  # fmt: skip
+    columns = {name: np.array([one.rows[name][0] for one in made]) for name in ("start", "recording")}
+    table = {**columns, "logits": np.concatenate([score(one) for one in made]), "label": np.zeros(len(made), int)}
+    streamed = list(stream_windows(InputSource("x", path), samples.section))
+    np.testing.assert_allclose(np.concatenate([score(one) for one in streamed]), table["logits"], atol=0.02)
+    *_, answer = describe_detections(tabulate(streamed), {"calibration": {"threshold": 0.8}}, duration=1.5)
+    alarms = count_detections(table, scores.find_probability(table), 0.8)
+    assert alarms.sum() == len(answer.details["detections"]) == 2  # two words within a second are one
+
+
+class FakeMicrophone:
+    """sounddevice's stream over the same 20 s, after which the device is gone."""
+
+    PortAudioError = OSError
+    InputStream: Any
+
+    def __init__(self, rate: int, size: int, device: int, **form: Any) -> None:
+        assert (rate, device, form) == (RATE, 3, {"channels": 1, "dtype": "float32"})
+        self.left = draw_evening()
+
+    def __enter__(self) -> FakeMicrophone:
+        return self
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def read(self, size: int) -> tuple[np.ndarray, bool]:
+        if not len(self.left):
+            raise self.PortAudioError("device unavailable")
+        block, self.left = self.left[:size], self.left[size:]
+        return block[:, None], False
+
+
+def test_a_microphone_is_heard_as_a_file_is_and_each_word_is_news(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FakeMicrophone.InputStream = FakeMicrophone
+    monkeypatch.setitem(sys.modules, "sounddevice", FakeMicrophone)
+    soundfile.write(tmp_path / "x.wav", draw_evening(), RATE, subtype="FLOAT")
+    heard = tabulate(stream_windows(InputSource("microphone 3", stream=3), WakewordSection()))
+    answers: list[Answer] = []
+    with pytest.raises(UnreadableSample, match="device unavailable"):
+        answers.extend(describe_detections(heard, {}, duration=1.5))
+    read = tabulate(stream_windows(InputSource("x", tmp_path / "x.wav"), WakewordSection()))
+    news = [one.news for one in describe_detections(read, {}, duration=1.5) if one.news]
+    assert [one.news for one in answers if one.news] == news
+    assert len(news) == 2
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    with pytest.raises(UserError, match="pip install sounddevice"):
+        next(stream_windows(InputSource("microphone 3", stream=3), WakewordSection()))

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -178,6 +179,7 @@ class TrainingPage:
         return self._template.render(
             tabs=list_tabs(self.config), data_folder=self.data_folder, error=self.error, lines=lines,
             is_running=self.is_running, state=self._describe(lines),
+            moment=time.monotonic_ns(),  # a browser would only scroll to a place of the same address
         )  # fmt: skip
 
 

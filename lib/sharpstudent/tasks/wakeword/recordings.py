@@ -196,6 +196,43 @@ def read_blocks(path: Path, sample_rate: int) -> Iterator[NDArray[np.float32]]:
         raise UnreadableSample(str(path), f"cannot be decoded ({explain(error)})") from None
 
 
+MICROPHONE_SECONDS = 0.1  # of sound that is taken from a microphone at once
+MICROPHONE_PACKAGE = "sounddevice==0.5.6"
+
+
+def read_microphone(number: int, sample_rate: int) -> Iterator[NDArray[np.float32]]:
+    """Listen to a microphone without an end.
+
+    Args:
+        number: The number of the device, as `python -m sounddevice` lists them.
+        sample_rate: Samples a second of the blocks.
+
+    Yields:
+        float32 (S,).
+
+    Raises:
+        UserError: Where sounddevice or PortAudio is not installed.
+        UnreadableSample: For a device that is not there or does not give sound.
+    """
+    try:
+        import sounddevice  # pyright: ignore[reportMissingImports] (of an extra)
+    except (ImportError, OSError) as error:
+        raise UserError.about(
+            "sounddevice", "is not installed, and it reads microphones", got=str(error),
+            remedy=f"pip install {MICROPHONE_PACKAGE}, on Debian also apt-get install libportaudio2; or record to a "
+            "file and name that",
+        ) from None  # fmt: skip
+    size = round(MICROPHONE_SECONDS * sample_rate)
+    try:
+        with sounddevice.InputStream(sample_rate, size, number, channels=1, dtype="float32") as stream:
+            while True:
+                yield stream.read(size)[0][:, 0].copy()
+    except (sounddevice.PortAudioError, ValueError) as error:
+        raise UnreadableSample(
+            f"microphone {number}", f"is no microphone that gives sound ({explain(error)})"
+        ) from None
+
+
 class RecordingCache:
     """Keeps decoded recordings as 16-bit numbers, those used last, up to a number of bytes."""
 

@@ -1,4 +1,4 @@
-"""Answers about recordings: when the wake word was said, and how sure that is.
+"""Answers about recordings and microphones: when the wake word was said, and how sure that is.
 
 A recording is read block by block, cut into windows every HOP_SECONDS, and judged by the streaming detector with the
 temperature and the threshold that the checkpoint stores. Memory does not grow with the recording, but for its
@@ -7,7 +7,9 @@ detections.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from sharpstudent.report.results import Plain
 from sharpstudent.tasks.wakeword.detections import HOP_SECONDS, Detection, StreamingDetector
 from sharpstudent.tasks.wakeword.mel import compute_mel
 from sharpstudent.tasks.wakeword.mixing import Wave, place_word
-from sharpstudent.tasks.wakeword.recordings import read_blocks, read_info
+from sharpstudent.tasks.wakeword.recordings import read_blocks, read_info, read_microphone
 from sharpstudent.tasks.wakeword.scores import THRESHOLD, find_margin
 from sharpstudent.tasks.wakeword.section import WakewordSection
 
@@ -65,31 +67,38 @@ def choose_threshold(table: Table, temperature: float) -> float:
 
 
 def stream_windows(source: InputSource, form: WakewordSection) -> Iterator[Sample]:
-    """Cut a recording into windows, every HOP_SECONDS; a shorter one is put into the middle of one window.
+    """Cut sound into windows, every HOP_SECONDS; a shorter recording is put into the middle of one window.
 
     Args:
-        source: The file.
+        source: A file or a microphone.
         form: Sample rate, length of a window and mel bands.
 
     Yields:
         A sample for each window, with the columns `start` [s] and `share`.
 
     Raises:
-        UnreadableSample: For what is no sound file, and for a camera or an address.
+        UserError: For a microphone without what reads it.
+        UnreadableSample: For what is no sound.
     """
-    if source.path is None:
-        raise UnreadableSample(
-            source.name, "is no file: sound is read from files; record the microphone to a WAV file first"
-        )
-    seconds, length = max(read_info(source.path).seconds, 1e-9), form.samples
-    hop, waiting, offset, count = round(HOP_SECONDS * form.sample_rate), np.zeros(0, np.float32), 0, 0
-    for block in read_blocks(source.path, form.sample_rate):
+    seconds, blocks = _open_blocks(source, form.sample_rate)
+    length, hop = form.samples, round(HOP_SECONDS * form.sample_rate)
+    waiting, offset, count = np.zeros(0, np.float32), 0, 0
+    for block in blocks:
         waiting = np.concatenate([waiting, block])
         while len(waiting) >= length:
             yield _make_window(source, waiting[:length], offset / form.sample_rate, form, seconds)
             waiting, offset, count = waiting[hop:], offset + hop, count + 1
     if count == 0:
         yield _make_window(source, place_word(waiting, length, 0), 0.0, form, seconds)
+
+
+def _open_blocks(source: InputSource, sample_rate: int) -> tuple[float, Iterator[Wave]]:
+    """Open a file or a microphone: its length [s], and its sound block by block."""
+    if source.path is not None:
+        return max(read_info(source.path).seconds, 1e-9), read_blocks(source.path, sample_rate)
+    if isinstance(source.stream, int):
+        return math.inf, read_microphone(source.stream, sample_rate)
+    raise UnreadableSample(source.name, "is an address: sound is read from files and microphones")
 
 
 def _make_window(source: InputSource, window: Wave, start: float, form: WakewordSection, seconds: float) -> Sample:
@@ -125,9 +134,10 @@ def describe_detections(tables: Iterator[Table], stored: Mapping[str, Any], *, d
             ended = detector.add(float(start), float(one))
             found += [ended] if ended is not None and len(found) < MOST_DETECTIONS else []
             highest, total, last = max(highest, detector.smoothed), total + 1, float(start) + duration
-        if last - said >= PARTIAL_SECONDS:
-            said = last
-            yield _describe(found, highest, total, last, threshold)
+            if ended is not None or last - said >= PARTIAL_SECONDS:
+                said = last
+                news = "" if ended is None else f"the wake word at {ended.peak:.1f} s ({ended.confidence:.0%})"
+                yield replace(_describe(found, highest, total, last, threshold), news=news)
     ended = detector.finish()
     found += [ended] if ended is not None else []
     yield _describe(found, highest, total, last, threshold)

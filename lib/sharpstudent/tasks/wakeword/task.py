@@ -37,6 +37,7 @@ class WakewordTask(ClassificationTask):
 
     Section = WakewordSection
     demo = "make demo-wakeword"
+    device = "microphone"
     commands: ClassVar[Mapping[str, str]] = {"mine": "sharpstudent.tasks.wakeword.mine:main"}
     section: WakewordSection
     classes = ("other", "wake word")
@@ -182,7 +183,7 @@ class WakewordTask(ClassificationTask):
         return SUFFIXES
 
     def open_input(self, source: InputSource) -> Iterator[Sample]:
-        """Read a recording of any length as a stream of windows."""
+        """Read a recording of any length, or a microphone, as a stream of windows."""
         from sharpstudent.tasks.wakeword.spoken_answer import stream_windows
 
         return stream_windows(source, self.form)
