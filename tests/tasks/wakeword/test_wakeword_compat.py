@@ -11,6 +11,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -199,24 +200,38 @@ def test_the_page_has_the_guide_s_panels_and_refuses_what_cannot_be_trained(
         urllib.request.urlopen(urllib.request.Request(address, headers={"Host": "elsewhere.example"}), timeout=60)
 
 
+def read(page: Page, expression: str) -> Any:
+    """The value of an expression; "" where the page reloads itself just then."""
+    try:
+        return page.evaluate(expression)
+    except AssertionError as error:
+        assert "navigated" in str(error), error
+        return ""
+
+
 def fill(page: Page, **changes: str) -> None:
-    """Fill the form of the page in, and start the training."""
+    """Fill in the form of the page."""
     given = json.dumps({**SMALL_FORM, **changes})
     page.evaluate(
         f"for (const [name, value] of Object.entries({given})) {{ const one = document.getElementsByName(name)[0]; "
         "if (one.type === 'checkbox') one.checked = value === 'true'; else one.value = value; }"
     )
-    click(page, "Start training")
 
 
 def click(page: Page, button: str) -> None:
     """Click on a button by its words; the answer is a new page."""
-    page.evaluate(f"[...document.querySelectorAll('button')].find(one => one.textContent === {button!r}).click()")
+    read(page, f"[...document.querySelectorAll('button')].find(one => one.textContent === {button!r})?.click()")
 
 
 def read_state(page: Page) -> str:
     """What panel 3 says; "" while a page is being loaded."""
-    return page.evaluate("document.getElementById('state')?.textContent ?? ''")
+    return read(page, "document.getElementById('state')?.textContent ?? ''")
+
+
+def stop(page: Page) -> str:
+    """Click on Stop training, and say what panel 3 says then."""
+    click(page, "Stop training")
+    return read_state(page)
 
 
 @pytest.mark.slow
@@ -232,13 +247,14 @@ def test_a_training_is_started_watched_seen_to_end_and_stopped_on_the_page_in_a_
         shown = browser.open_page()
         shown.open(address, width=900, scheme="light")
         fill(shown)
+        click(shown, "Start training")
         wait_for(lambda: read_state(shown).startswith("Training"), server)
         wait_for(lambda: read_state(shown).startswith(("Finished", "Ended")), server)
         assert read_state(shown).startswith("Finished. Best F1 Score")  # the page reloads itself no more
         fill(shown, **{"training.epochs": "500"})
-        wait_for(lambda: "Epoch 1/500" in (shown.evaluate("document.body?.textContent ?? ''")), server)
-        click(shown, "Stop training")
-        wait_for(lambda: read_state(shown).startswith(("Stopped.", "Ended")), server)
+        click(shown, "Start training")
+        wait_for(lambda: "Epoch 1/500" in read(shown, "document.body?.textContent ?? ''"), server)
+        wait_for(lambda: stop(shown).startswith(("Stopped.", "Ended")), server)
         assert read_state(shown) == "Stopped. What was trained is kept."
         assert shown.list_complaints() == []
 

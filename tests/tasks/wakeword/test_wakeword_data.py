@@ -111,6 +111,13 @@ def test_views_recur(words: Path) -> None:
     assert len(seen) == 2
 
 
+def test_masks_are_drawn_anew_where_the_sound_recurs(words: Path) -> None:
+    samples = open_split(words, "train", views=1, time_mask=0.3, mel_mask=8)
+    made = [samples.make(3, build_generator(1, epoch, 3)).inputs for epoch in range(5)]
+    assert len({one["waveform"].tobytes() for one in made}) == 1
+    assert len({one["audio_features"].tobytes() for one in made}) == 5
+
+
 def test_a_hard_negative_has_its_own_weight(words: Path) -> None:
     samples = open_split(words, "train", hard_negative_weight=3.0)
     weights = {spec.clip.category: float(samples.make(index, build_generator(0, 0, index)).weights["label"][0])

@@ -107,7 +107,9 @@ class WakewordSection(TaskSection):
     rir_prob: Share = Field(0.0, description="training: share of the windows in which a room response is heard")
     codec_prob: Share = Field(0.0, description="training: share of the windows that pass an 8-bit telephone codec")
     time_mask: NotNegative = Field(
-        0.0, description="training: SpecAugment, longest stretch of time that is blanked in the student's input [s]"
+        0.0,
+        description="training: SpecAugment, longest stretch of time that is blanked in the student's input [s]; it is "
+        "drawn at every visit, also where `views` recur",
     )
     mel_mask: Annotated[int, Field(ge=0)] = Field(
         0, description="training: SpecAugment, most neighbouring mel bands that are blanked"

@@ -228,10 +228,10 @@ class Windows(Samples):
         spec, section = self.specs[index], self.section
         if section.features == "precomputed":
             return self._describe(index, {"audio_features": self._load_features(spec.clip)})
+        of_sound = rng  # the masks are of this visit, also where the sound recurs
         if self.is_training and section.views:
-            view = int(rng.integers(section.views))
-            rng = build_generator(self.seed, view, index)
-        window = self.make_sound(index, rng)
+            of_sound = build_generator(self.seed, int(rng.integers(section.views)), index)
+        window = self.make_sound(index, of_sound)
         mel = compute_mel(window, section.n_mels, section.sample_rate)
         if self.is_training and (section.time_mask > 0 or section.mel_mask):
             frames = round(section.time_mask * section.sample_rate / HOP)
