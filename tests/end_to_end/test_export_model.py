@@ -153,6 +153,7 @@ def test_int8_that_is_worse_than_tolerated_is_written_on_request_only_and_marked
     allow = re.findall(r"--allow \S+", refused)[0].split()
     exported.check(EXPORT, "alone/best_model.pth", *words, *tuned, *allow, *QUICK)
     texts = read_onnx_metadata(alone / "best_model-int8.onnx")
+    assert (alone / "best_model-int8.classes.txt").read_text().split() == list("0123456789")  # the task's own file
     about = json.loads(texts["export"])
     assert (about["format"], about["qat_steps"], texts["licence"]) == ("onnx-int8", 3, "MIT")
     assert "tolerated" in about["allowed"]

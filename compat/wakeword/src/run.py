@@ -57,6 +57,8 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     results = build_trainer(WakewordConfig.load(given.config), given.data, given.checkpoints, device).train()
     print(f"Best F1 Score: {results['best_f1']:.4f}\nBest Model: {results['best_checkpoint']}")
+    if "int8" in results:
+        print(f"int8 file: {results['int8'] or 'refused, see above'}")
 
 
 if __name__ == "__main__":

@@ -44,7 +44,11 @@ config = get_esp32_no_psram_preset()
 config.save("a.yaml")
 assert asdict(WakewordConfig.load("a.yaml")) == asdict(config)
 assert (config.data.n_mels, config.data.audio_duration, config.training.epochs) == (40, 1.0, 150)
-assert config.qat.enabled and config.qat.backend == "qnnpack"
+assert config.qat.enabled and config.qat.backend == "qnnpack" and config.optimizer.mixed_precision
+for alpha in (0.0, 0.2, 0.5, 0.7, 1.0):
+    weighed = WakewordConfig(distillation=DistillationConfig(alpha=alpha)).list_terms()
+    found = {one["term"]: one["weight"] for one in weighed}
+    assert (found.get("hard", 0.0), found.get("kd", 0.0)) == (1.0 - alpha, alpha)
 first = WakewordConfig().to_keys(Path("data"))
 changes = {"distillation": {"temperature": 3.0, "alpha": 0.6}, "model": {"architecture": "gru", "dropout": 0.25},
            "training": {"batch_size": 16, "epochs": 5, "learning_rate": 0.002, "early_stopping_patience": 3},
@@ -59,7 +63,7 @@ for section, values in changes.items():
         assert changed.to_keys(Path("data")) != first, (section, name)
 for section, name, value in (("distillation", "alpha", 1.2), ("model", "num_classes", 3), ("model", "pretrained", True),
                              ("data", "feature_type", "mfcc"), ("distillation", "teacher_architecture", "hubert"),
-                             ("data", "fallback_to_audio", False)):
+                             ("data", "fallback_to_audio", False), ("qat", "backend", "tpu")):
     changed = WakewordConfig()
     setattr(getattr(changed, section), name, value)
     try:
@@ -86,6 +90,7 @@ import warnings
 import torch
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
+from sharpstudent.core.errors import UserError
 from src.config.defaults import WakewordConfig
 from src.data.dataset import WakewordDataset
 from src.models.factory import create_model
@@ -120,6 +125,17 @@ student = (each * (1 + 2 * hard)).sum() / (1 + 2 * hard).sum()
 ours, theirs = F.log_softmax(outputs / 3, 1), F.log_softmax(teacher / 3, 1)
 soft = F.kl_div(ours, theirs, reduction="batchmean", log_target=True) * 9
 torch.testing.assert_close(found, 0.4 * student + 0.6 * soft)
+for logits, temperature, printed in (([2.5, 0.1], 2.0, [0.77, 0.23]), ([0.95, 0.05], 3.0, [0.73, 0.27])):
+    given = torch.tensor(logits) if temperature == 2.0 else torch.tensor(logits).log()
+    torch.testing.assert_close(F.softmax(given / temperature, 0), torch.tensor(printed), atol=0.005, rtol=0)
+for name, logits in (("teacher", outputs), ("student", outputs / 0)):
+    trainer.teacher = lambda inputs: {"logits": teacher / 0 if name == "teacher" else teacher}
+    try:
+        trainer.compute_loss(logits, targets, torch.randn(4, 24000))
+    except UserError as error:
+        assert f"the logits of the {name} are no numbers" in error.as_text() and "temperature 2.0" in error.as_text()
+    else:
+        raise AssertionError(name)
 assert set(trainer.metrics[-1]) == {"student_loss", "distillation_loss", "total_loss", "loss_ratio"}
 with warnings.catch_warnings(record=True) as seen:
     warnings.simplefilter("always")
@@ -127,6 +143,27 @@ with warnings.catch_warnings(record=True) as seen:
 torch.testing.assert_close(alone, each.mean())
 assert any("Teacher NOT called with spectrogram inputs" in str(one.message) for one in seen)
 print("THE LOSS")
+"""
+
+
+INT8 = """
+from torch.utils.data import DataLoader
+from sharpstudent.deploy import gate
+from src.config.defaults import WakewordConfig
+from src.data.dataset import WakewordDataset
+from src.models.factory import create_model
+from src.training import trainer
+from src.training.checkpoint_manager import CheckpointManager
+
+config = WakewordConfig()
+config.model.architecture, config.training.epochs, config.qat.enabled = "tiny_conv", 1, True
+loaders = [DataLoader(WakewordDataset(f"data/splits/{split}.json"), batch_size=4) for split in ("train", "val")]
+trainer.QAT_STEPS = 2
+own = trainer.Trainer(create_model("tiny_conv"), *loaders, config, CheckpointManager("checkpoints"))
+for tolerance in (1.0, -1.0):  # of so few recordings nothing can be said: the gate lets all pass, then nothing
+    gate.find_tolerance = lambda *_: tolerance
+    results = own.train()
+    print("INT8", results["int8"], results["best_f1"])
 """
 
 
@@ -148,6 +185,18 @@ def test_the_guide_s_loss_is_the_printed_formula_and_a_spectrogram_skips_the_tea
     (tmp_path / "data").mkdir()
     write_words(tmp_path / "data", speakers=4)
     assert "THE LOSS" in run(["-c", LOSS], tmp_path)
+
+
+@pytest.mark.slow
+def test_a_training_with_qat_ends_with_an_int8_file_or_with_the_reason_why_there_is_none(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed: the extra export")
+    (tmp_path / "data").mkdir()
+    write_words(tmp_path / "data", speakers=4)
+    out = run(["-c", INT8], tmp_path)
+    first, second = [line.split()[1] for line in out.splitlines() if line.startswith("INT8")]
+    assert (tmp_path / first).is_file()
+    assert (tmp_path / first).with_suffix(".h").is_file()
+    assert second == "None"
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ import io
 import wave
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -47,6 +49,26 @@ def test_no_false_alarm_is_told_with_its_bound() -> None:
     assert "at most 5.99 (95 %)" in str(count)
     table = renderer.build_alarm_table([count])
     assert [cell.text for cell in table.groups[0].rows[0].cells] == ["–", "0", "0.50", "0.00", "5.99"]
+
+
+def test_whether_a_student_comes_near_its_teacher_is_told() -> None:
+    label = np.array([1] * 10 + [0] * 10)
+
+    def name(role: str, misses: int) -> SimpleNamespace:
+        margin = np.where(np.arange(20) < 10 - misses, 3.0, -3.0)
+        table = {"label": label, "logits": np.stack([0 * margin, margin], 1), "id": label.astype(str)}
+        return SimpleNamespace(name=role, role=role, tables=(table,))
+
+    def tell(*models: SimpleNamespace) -> list[str]:
+        return renderer.compare_with_teacher(
+            cast(Any, SimpleNamespace(models=models, sets=[SimpleNamespace(name="test")]))
+        )
+
+    assert tell(name("teacher", 1), name("distilled", 1)) == [
+        "distilled: F1 0.947 on test, the teacher 0.947; within 0.05 of it."
+    ]
+    assert "not within 0.05" in tell(name("teacher", 1), name("distilled", 3))[0]
+    assert tell(name("distilled", 1)) == []
 
 
 def test_a_mistake_can_be_played_and_seen() -> None:

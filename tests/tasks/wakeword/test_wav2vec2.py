@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,16 @@ def test_raw_audio_gives_logits_and_an_embedding_under_the_published_names() -> 
     assert all(one.grad is None for one in model.wav2vec2.parameters())
     assert all(one.grad is not None for one in model.classifier.parameters())
     assert not model.wav2vec2.training
+
+
+def test_gradient_checkpointing_is_an_option_and_without_transformers_its_installation_is_advised(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert build(gradient_checkpointing=True).wav2vec2.is_gradient_checkpointing
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(UserError, match="transformers") as caught:
+        build()
+    assert "pip install" in caught.value.as_text()
 
 
 def test_the_base_form_has_the_published_number_of_parameters() -> None:

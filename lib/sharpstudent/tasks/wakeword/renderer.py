@@ -26,7 +26,7 @@ from sharpstudent.evaluation.tables import SplitSet
 from sharpstudent.report.evaluation import OwnPage
 from sharpstudent.report.text_table import Cell, Group, Row, TextTable
 from sharpstudent.tasks.wakeword.recordings import FULL_SCALE
-from sharpstudent.tasks.wakeword.scores import THRESHOLD, bound_rate, count_detections, find_margin
+from sharpstudent.tasks.wakeword.scores import METRICS, THRESHOLD, bound_rate, count_detections, find_margin
 from sharpstudent.tasks.wakeword.windows import Windows
 
 SHOWN_OF_A_KIND = 2  # misses, and false alarms, of each set
@@ -96,6 +96,9 @@ class AlarmCount:
         )
 
 
+CLOSE = 0.05  # of F1: how near to its teacher a student shall come
+
+
 class WakewordRenderer(Renderer):
     """Adds false alarms and mistakes to the report of every task."""
 
@@ -111,15 +114,28 @@ class WakewordRenderer(Renderer):
         return found[:MOST_SHOWN], ()
 
     def build_results(self, session: Session, evaluation: Evaluation, measured: Measurements, heading: Heading) -> Any:
-        """Build the results of every task; the verdict also says how many false alarms an hour there are in streams."""
+        """Build the results of every task; the verdict also tells of false alarms in streams and the teacher's F1."""
         results = super().build_results(session, evaluation, measured, heading)
         sentences = [str(one) for one in count_alarms(evaluation) if one.is_stream and one.hours > 0]
+        sentences += compare_with_teacher(evaluation)
         return results.model_copy(update={"verdict": (*results.verdict, *sentences)})
 
     def build_own_page(self, evaluation: Evaluation, measured: Measurements) -> OwnPage:
         """Build the table of false alarms, and the mistakes."""
         parts = {"alarms": build_alarm_table(count_alarms(evaluation)), "mistakes": list(measured.mistakes)}
         return OwnPage("wakeword.html.j2", "sharpstudent.tasks.wakeword", parts)
+
+
+def compare_with_teacher(evaluation: Evaluation) -> list[str]:
+    """Say whether the student comes near to its teacher's F1 on the first set; nothing without a teacher."""
+    teacher = next((one for one in evaluation.models if one.role == "teacher"), None)
+    student = _choose_model(evaluation.models)
+    if teacher is None or student is teacher or not (teacher.tables[0]["label"] == 1).any():
+        return []
+    own, taught = (METRICS["f1"].value(one.tables[0]) for one in (student, teacher))
+    verdict = "within" if own >= taught - CLOSE else "not within"
+    name = evaluation.sets[0].name
+    return [f"{student.name}: F1 {own:.3f} on {name}, the teacher {taught:.3f}; {verdict} {CLOSE:g} of it."]
 
 
 def count_alarms(evaluation: Evaluation) -> list[AlarmCount]:
