@@ -1064,6 +1064,7 @@ READERS: dict[str, Reader] = {
 
 NEEDS_NO_ROW: dict[str, str] = {
     "checkpoint/store.py:load_run_state": "a file that was verified; tests/checkpoint/test_run_state.py",
+    "tasks/wakeword/device_header.py:write_header": "the file that this export has written and compared",
     "tasks/wakeword/speech_embedding.py:_open_session": "a digest, and a file that has it",
     "tasks/gaze/feature_cache.py:_read": "features that are computed anew where the digest in the file does not fit",
     "evaluation/planned_runs.py:Planner.train": "the log of a run that has just failed, for the message",
