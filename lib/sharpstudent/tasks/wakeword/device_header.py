@@ -173,5 +173,5 @@ def format_float(value: float) -> str:
 
 def format_numbers(values: Iterable[Any]) -> str:
     """Write numbers in lines of ROW, floats as C's float."""
-    texts = [format_float(one) if isinstance(one, float | np.floating) else str(int(one)) for one in values]
+    texts = [format_float(float(one)) if isinstance(one, float | np.floating) else str(int(one)) for one in values]
     return ",\n  ".join(", ".join(texts[start : start + ROW]) for start in range(0, len(texts), ROW))

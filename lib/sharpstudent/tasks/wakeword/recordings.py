@@ -197,7 +197,7 @@ def read_blocks(path: Path, sample_rate: int) -> Iterator[NDArray[np.float32]]:
 
 
 MICROPHONE_SECONDS = 0.1  # of sound that is taken from a microphone at once
-MICROPHONE_PACKAGE = "sounddevice==0.5.6"
+MICROPHONE_PACKAGE = "sounddevice~=0.5.6"
 
 
 def read_microphone(number: int, sample_rate: int) -> Iterator[NDArray[np.float32]]:
