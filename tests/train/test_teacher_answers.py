@@ -51,6 +51,14 @@ def test_a_second_run_asks_the_teacher_nothing_and_takes_the_same_steps(tmp_path
     assert take_saved_seconds(tmp_path / "none.sqlite", 1) == 0.0
 
 
+def test_the_size_of_what_a_run_keeps_is_said(tmp_path: Path) -> None:
+    answers, example = TeacherAnswers(tmp_path / "answers.sqlite", make_teacher(), "cpu fp32"), make_batch(0)
+    outputs = answers.teacher(**example.inputs)
+    each = sum(value.nbytes for value in outputs.values()) / len(example)
+    line = answers.describe(example, samples=40_091, epochs=2)
+    assert f"{each:.0f} bytes a sample, {each * 40_091 / 1e6:.2f} MB an epoch, {each * 2 * 40_091 / 1e6:.2f} MB" in line
+
+
 @pytest.mark.parametrize("what", ["batch", "teacher", "setting", "temperature"])
 def test_what_the_answer_depends_on_makes_another_answer(tmp_path: Path, what: str) -> None:
     path, first = tmp_path / "answers.sqlite", make_teacher()

@@ -28,7 +28,9 @@ from torch import Tensor, nn
 
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.io import make_folder
-from sharpstudent.core.types import Outputs
+from sharpstudent.core.naming import printable
+from sharpstudent.core.types import Batch, Outputs
+from sharpstudent.models.forward import run_model
 from sharpstudent.models.teachers import FrozenTeacher
 from sharpstudent.models.weights import compute_weights_hash
 
@@ -64,6 +66,26 @@ class TeacherAnswers:
         parts += [shares, getattr(self.teacher, "average", None)]
         parts += [(one.order, sorted(one.reads.items()), one.calibration) for one in members]
         return repr(parts).encode()
+
+    def describe(self, example: Batch, samples: int, epochs: int) -> str:
+        """Say how much the answers to a run's samples take; each epoch has samples of its own, as they are augmented.
+
+        Args:
+            example: A batch of the task, on the device of the teacher.
+            samples: The training samples of an epoch.
+            epochs: The epochs of the run.
+
+        Returns:
+            A line.
+        """
+        with torch.no_grad():
+            outputs = run_model(self.teacher, example.inputs)
+        each = sum(value.nbytes for value in outputs.values()) / len(example)
+        epoch, run = each * samples / 1e6, each * samples * epochs / 1e6
+        return printable(
+            f"teacher_answers: {each:.0f} bytes a sample, {epoch:.2f} MB an epoch, {run:.2f} MB this run; at most "
+            f"{MOST_BYTES / 1e6:.0f} MB are kept in {self.path}"
+        )
 
     def recall(self, inputs: Mapping[str, Tensor], compute: Callable[[], Outputs]) -> Outputs:
         """Look up the outputs for the inputs of a batch, or compute and keep them.

@@ -50,6 +50,9 @@ def run_stage(command: CommandLine, callbacks: Sequence[Callback] = ()) -> tuple
         replay_step(run, step, run.replay)
         return None
     assert data is not None
+    if step.answers is not None:
+        example, epochs = task.example_batch(2).to(run.device), run.config.training.epochs
+        run.say(step.answers.describe(example, len(data.train), epochs))
     trainer = Trainer(run, task, data, step, describe_checkpoint(config, task), callbacks if run.is_first else ())
     result = trainer.fit()
     close_stage(run, task, data, result)

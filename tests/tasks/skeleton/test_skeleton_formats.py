@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from sharpstudent.tasks.skeleton.ntu import (
 from sharpstudent.tasks.skeleton.packages import read_plain_pickle
 from sharpstudent.tasks.skeleton.section import SkeletonSection
 from sharpstudent.tasks.skeleton.sequences import Sequences
+from workplace import ROOT
 
 COCO = SKELETONS["coco17"]
 NAMES = os.environ.get("NTU_NAMES")  # the official list of all names, one a line
@@ -166,3 +168,20 @@ def test_labels_beyond_the_classes_and_another_layout_are_refused(tmp_path: Path
         load_motion(make_section("mib", tmp_path, classes=CLASSES[:2]), COCO)
     with pytest.raises(UserError, match="coco17 has 17"):
         load_motion(make_section("mib", tmp_path, skeleton="ntu25"), SKELETONS["ntu25"])
+
+
+def test_real_motion_becomes_skeleton_files_with_official_names_and_25_joints(tmp_path: Path) -> None:
+    sys.path.insert(0, str(ROOT))
+    from demo.skeleton.write_ntu import HERE, write_files
+
+    assert write_files(tmp_path, most=8) == 8
+    own = SkeletonSection(data_root=str(HERE))
+    section = SkeletonSection(data_source="ntu", data_root=str(tmp_path), unit="m", skeleton="ntu25")
+    found = load_motion(section, SKELETONS["ntu25"])
+    known = load_motion(own, SKELETONS["uiprmd22"])
+    assert found.names[0] == "S001C001P001R001A002"  # a deep squat that is done right
+    assert set(found.labels.tolist()) <= set(range(20))
+    assert found.labels[0] == known.labels[0]
+    written, read = known.read(0)[0] / 1000.0, found.read(0)[0]
+    for ntu, uiprmd in ((0, 0), (13, 15), (8, 11), (20, 2), (24, 13)):  # waist, left knee, right shoulder, chest, thumb
+        assert read[:, ntu] == pytest.approx(written[:, uiprmd], abs=1e-6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ CONFIG = {
     "task": "skeleton",
     "data": {
         **{"data_source": "npz", "data_root": "motion.npz", "unit": "m", "skeleton": "coco17", "classes": CLASSES},
-        **{"validation_subjects": ["5"], "test_subjects": ["6"], "frames": 8},
+        **{"validation_subjects": ["5"], "test_subjects": ["6"], "frames": 8, "rate": 10},
     },
     **{"student": "last_e_nano", "teacher": "last_e_small", "epoch": 1, "batch_size": 16, "lr": 0.02},
     "teacher_weights": "output/teacher_*/weights/best_model.pth",
@@ -65,6 +66,7 @@ def test_the_report_has_what_is_taken_for_what_and_moving_bodies_of_mistakes(tra
     assert "What is taken for what" in page
     wrong = json.loads((trained / "page/results.json").read_text())["models"][0]["metrics"]["accuracy"]["value"] < 1.0
     assert ("<animate " in page and "taken for <strong>" in page) == wrong
+    assert set(re.findall(r'dur="([0-9.]+)s"', page)) <= {f"{frames / 10:.2f}" for frames in range(12, 20)}
     assert "<script" not in page
 
 

@@ -60,6 +60,9 @@ class SkeletonSection(TaskSection):
         "own test part",
     )
     frames: Annotated[int, Field(ge=8, le=512)] = Field(32, description="frames that a sequence is resampled to")
+    rate: Annotated[float, Field(gt=0.0, le=1000.0)] = Field(
+        30.0, description="frames a second of the recordings, for the speed at which a report shows them"
+    )
     rotation: Annotated[float, Field(ge=0.0, le=180.0)] = Field(
         15.0, description="training: largest turn about the vertical axis [degrees], to both sides"
     )

@@ -12,8 +12,6 @@ from sharpstudent.tasks.skeleton.motion import METRES, Bodies, Motion, find_spli
 from sharpstudent.tasks.skeleton.movements import augment, build_streams, cut
 from sharpstudent.tasks.skeleton.section import SkeletonSection
 
-RATE = 30.0  # frames a second of the recordings, where a file says nothing else
-
 
 class Sequences(Samples):
     """The sequences of one split.
@@ -33,7 +31,7 @@ class Sequences(Samples):
             skeleton: The layout of the joints.
         """
         self._motion, self._section, self._is_train = motion, section, split == "train"
-        self.skeleton, self.rate = skeleton, RATE
+        self.skeleton, self.rate = skeleton, section.rate
         self._chosen = find_split(motion, split, section)
         people = len({motion.subjects[number] for number in self._chosen.tolist()})
         counts = f"{format_count_of(len(self), 'sequence')} of {format_count_of(people, 'person')}"
