@@ -320,3 +320,13 @@ def test_every_value_of_the_resolved_config_can_be_changed_by_some_key():
     structure = {".name", ".config_name", ".stage"}
     untouched = {path for path in set(base) - touched if not path.startswith(".criterion")}
     assert untouched == structure
+
+
+def test_batch_per_rank_says_the_batch_the_other_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert resolve_keys(2, batch_per_rank=3).training.batch_size == 3
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "run")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert resolve_keys(2, batch_per_rank=3).training.batch_size == 12
+    assert resolve_keys(1, batch_per_rank=3, stage1={"batch_per_rank": 5}).training.batch_size == 20
+    with pytest.raises(UserError, match="cannot be given together with batch_per_rank"):
+        resolve_keys(2, batch_per_rank=3, stage2={"batch_size": 8})

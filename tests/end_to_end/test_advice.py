@@ -401,7 +401,7 @@ def test_advised_scripts_run_where_the_user_stands(standing: Path) -> None:
 
 def test_advised_packages_are_those_of_the_extras() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert find_calls("advise_extra") == {"video", "onnx", "heatmaps"}
+    assert find_calls("advise_extra") == {"video", "onnx", "heatmaps", "ray"}
     for extra in find_calls("advise_extra"):
         assert advise_extra(extra) == f"pip install {' '.join(project['optional-dependencies'][extra])}"
     assert project["optional-dependencies"]["heic"] == [HEIF_PACKAGE]

@@ -528,3 +528,23 @@ def test_a_reference_lets_it_say_what_is_unlike_the_models_material(
     store_reference(opened, found.statistics.layers, rows, [str(row) for row in range(60)], where="x")
     ended = predict(place, str(tmp_path / "m.pth"), "in/a.png")
     assert "it is of another file than m.pth" in ended.out
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_gives_the_answers_of_one_process(place: Workplace) -> None:
+    """Rows of the last bits aside: batches are filled within an input there. A broken file is a row in both."""
+    pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    (place / "in/broken.png").write_bytes(b"no picture")
+    try:
+        words = (PREDICT, "model.pth", "in", "--device", "cpu", "--json")
+        alone, spread = read_lines(place.run(*words)), read_lines(place.run(*words, "--ray"))
+    finally:
+        (place / "in/broken.png").unlink()
+    assert alone.keys() == spread.keys()
+    for name, one in alone.items():
+        other = spread[name]
+        assert (one["status"], one["sentence"], one["outcome"]) == (other["status"], other["sentence"], other["outcome"])
+        assert one["probability"] == pytest.approx(other["probability"], abs=1e-5)
+    ended = place.run(PREDICT, "model.pth", "0", "--ray")
+    assert ended.code == 2
+    assert "--ray: is for files" in ended.err

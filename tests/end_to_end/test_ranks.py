@@ -120,6 +120,64 @@ def test_after_kills_of_ranks_torchrun_goes_on_in_the_same_folder_bit_for_bit(ti
     assert hash_weights(tiny.find_run("killed")) == hash_weights(tiny.find_run("whole"))
 
 
+def rendezvous() -> tuple[str, ...]:
+    """What two machines are told: how many they are, and where they meet."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        where = f"127.0.0.1:{free.getsockname()[1]}"
+    meeting = ("--rdzv-backend", "c10d", "--rdzv-endpoint", where, "--rdzv-id", "two")
+    return ("-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", *meeting)
+
+
+@pytest.mark.slow
+def test_two_machines_that_meet_at_one_port_make_the_run_of_two_ranks(tiny: Workplace) -> None:
+    """Each machine has a torchrun of its own; here both are this one."""
+    settings = (STAGE_1, CONFIG, *SIZE, "--set", "epoch=2")
+    together = tiny.run(*TORCHRUN, "2", *settings, "-n", "together")
+    assert together.code == 0, together.err
+    words = rendezvous()
+    machines = [tiny.start(*words, *settings, "-n", "apart") for _ in range(2)]
+    for machine in machines:
+        _, err = machine.communicate(timeout=600)
+        assert machine.returncode == 0, err
+    assert hash_weights(tiny.find_run("apart")) == hash_weights(tiny.find_run("together"))
+
+
+@pytest.mark.slow
+def test_a_run_of_four_ranks_goes_on_with_two_and_says_so(tiny: Workplace) -> None:
+    settings = (STAGE_1, CONFIG, "--set", "stage1.batch_per_rank=2", "-n", "x")
+    begun = tiny.start(*TORCHRUN, "4", *settings, "--set", "save_every_steps=1")
+    wait_for(lambda: "Epoch 1/" in read_log(tiny, "x"), begun)
+    os.killpg(begun.pid, signal.SIGINT)
+    begun.communicate(timeout=600)
+    resumed = tiny.run(*TORCHRUN, "2", STAGE_1, "--resume", tiny.find_run("x").name)
+    assert resumed.code == 0, resumed.err
+    assert "the run goes on with 2 ranks; it had 4" in resumed.out
+    assert len(tiny.list_output()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("who", ["launcher", "loader"])
+def test_a_killed_launcher_or_loader_costs_no_more_than_the_same_line_again(tiny: Workplace, who: str) -> None:
+    words = (*TORCHRUN, "2", STAGE_1, CONFIG, *SIZE, "--set", "save_every_steps=1", "--set", "num_workers=1")
+    words = (*words, "--set", "epoch=4", "--resume", "auto")
+    whole = tiny.run(*words, "-n", "whole")
+    assert whole.code == 0, whole.err
+    process = tiny.start(*words, "-n", "killed")
+    wait_for(lambda: "Epoch 2/" in read_log(tiny, "killed"), process)
+    ranks = [find_rank(process.pid, number) for number in range(2)]
+    if who == "launcher":
+        os.kill(process.pid, signal.SIGKILL)
+    else:
+        wait_for(lambda: bool(find_children(ranks[1])), process)
+        os.kill(find_children(ranks[1])[0], signal.SIGKILL)
+    process.communicate(timeout=600)
+    wait_until_ended(ranks)
+    again = tiny.run(*words, "-n", "killed")
+    assert again.code == 0, again.err
+    assert hash_weights(tiny.find_run("killed")) == hash_weights(tiny.find_run("whole"))
+
+
 @pytest.mark.slow
 def test_a_rank_that_hangs_is_named(tiny: Workplace) -> None:
     process = tiny.start(
@@ -155,3 +213,19 @@ def find_rank(agent: int, number: int) -> int:
                 continue
         time.sleep(0.05)
     pytest.fail(f"no process of rank {number}")
+
+
+def find_children(parent: int) -> list[int]:
+    """The processes of a process, here the loaders of a rank."""
+    return [
+        int(number)
+        for task in Path(f"/proc/{parent}/task").iterdir()
+        for number in (task / "children").read_text().split()
+    ]
+
+
+def wait_until_ended(processes: list[int]) -> None:
+    end = time.monotonic() + 300
+    while any(Path(f"/proc/{process}").exists() for process in processes):
+        assert time.monotonic() < end, "ranks are left running"
+        time.sleep(0.05)

@@ -7,13 +7,22 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import rank_program
 import torch
 from rank_program import VARIANTS
+from sharpstudent.core.errors import UserError
+from sharpstudent.core.ranks import Ranks
+from sharpstudent.core.schedules import Constant
+from sharpstudent.criterion.weighted_sum import WeightedSum, WeightedTerm
+from sharpstudent.models.vision import build_classifier
+from sharpstudent.train.rank_step import check_ranks
 from tiny_models import are_identical
+from tiny_runs import make_config
+from torch import nn
 
 TESTS = Path(__file__).resolve().parents[1]
 EXACT = ("plain", "asam", "one part", "adamw", "projection", *VARIANTS)
@@ -98,3 +107,32 @@ def test_every_item_has_one_rank_and_the_first_speaks_for_all(ranks: list[dict[s
         assert [item for share in shares for item in share] == list(range(size))
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
     assert [rank["told"] for rank in ranks] == ["rank 0", "rank 0"]
+
+
+def test_settings_that_ranks_cannot_share_are_refused_each_with_a_remedy() -> None:
+    coupled = WeightedTerm("rkd", lambda o, batch, t: o["logits"].mean(), Constant(1.0), couples_rows=True)
+    keys = {"batch_size": 1, "halve_on_out_of_memory": True, "sam_ranks": "local", "sam_friendly": True}
+    two = cast(Ranks, SimpleNamespace(count=2))
+    with pytest.raises(UserError) as caught:
+        check_ranks(make_config(**keys), WeightedSum([coupled]), two)
+    where = [problem.where for problem in caught.value.problems]
+    assert where == ["stage2.batch_size", "term 'rkd'", "halve_on_out_of_memory", "sam_ranks = local"]
+    assert all(problem.remedy for problem in caught.value.problems)
+
+
+def test_batch_norm_over_ranks_keeps_names_values_and_activations_and_needs_a_gpu() -> None:
+    """How SyncBatchNorm itself adds up needs GPUs and NCCL: not run."""
+    from sharpstudent.train.build import share_batch_norm
+
+    two = cast(Ranks, SimpleNamespace(count=2))
+    student = build_classifier("test_efficientnet", classes=2, dropout=None).eval()
+    state, images = {name: value.clone() for name, value in student.state_dict().items()}, torch.rand(2, 3, 32, 32)
+    expected = student(images)
+    share_batch_norm(student, torch.device("cuda"), None)
+    assert not any(isinstance(layer, nn.SyncBatchNorm) for layer in student.modules())
+    share_batch_norm(student, torch.device("cuda"), two)
+    assert sum(isinstance(layer, nn.SyncBatchNorm) for layer in student.modules()) > 3
+    assert are_identical(state, student.state_dict())
+    assert torch.equal(student(images)["logits"], expected["logits"])
+    with pytest.raises(UserError, match="sync_batch_norm: is for GPUs"):
+        share_batch_norm(student, torch.device("cpu"), two)

@@ -158,6 +158,11 @@ class FlatKeys(PresetKeys, ComputeSection, OptimizerKeys, TrainingKeys, RunKeys,
         description="one or more teachers, each with its own settings, in place of `teacher` and `teacher_weights`",
     )
     epoch: Count = Field(default=100, description="epochs of each stage")
+    batch_per_rank: Count | None = Field(
+        default=None,
+        description="samples per batch in each rank (torchrun), in place of `batch_size`: the batch then grows with "
+        "the number of ranks, and `lr` does not",
+    )
     lr: ScheduledRate = Field(
         default=0.00005,
         description="learning rate of stage 2; stage 1 takes twice it",
@@ -177,7 +182,7 @@ class FlatKeys(PresetKeys, ComputeSection, OptimizerKeys, TrainingKeys, RunKeys,
 
 
 _BOTH_STAGES = (
-    *("epoch", "batch_size", "lr", "optimizer", "rho", *OptimizerKeys.model_fields),
+    *("epoch", "batch_size", "batch_per_rank", "lr", "optimizer", "rho", *OptimizerKeys.model_fields),
     *("ema_decay", "selection_metric", "patience", "micro_batch_size", "terms"),
 )
 _OWN_RULES = {

@@ -5,6 +5,7 @@ This opens no file: weights and data are checked elsewhere.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -230,7 +231,19 @@ def take_stage(keys: FileKeys, stage: Stage) -> FileKeys:
     rules: dict[str, Any] = (
         {"lr": scale(keys.lr, 2.0), "terms": None} if stage == 1 else {"batch_size": max(1, keys.batch_size // 4)}
     )
-    return keys.model_copy(update=rules | given)
+    own = rules | given
+    per_rank = own.get("batch_per_rank", keys.batch_per_rank)
+    if per_rank is not None:
+        own["batch_size"] = per_rank * (count_ranks() or 1)
+    return keys.model_copy(update=own)
+
+
+def count_ranks() -> int | None:
+    """Count the processes that `torchrun` has started for this run; None where it has started none."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return None
+    count = os.environ.get("WORLD_SIZE", "")
+    return int(count) if count.isdigit() else 1  # the ranks find each other later, or say that they do not
 
 
 def describe_choices(keys: FileKeys, stage: Stage) -> list[str]:
@@ -249,6 +262,8 @@ def describe_choices(keys: FileKeys, stage: Stage) -> list[str]:
     flat_lr = show_number(keys.lr, own.epoch)
     lr_rule = f"twice the flat lr {flat_lr}, which is stage 2's" if stage == 1 else "the flat lr"
     batch_source = _name_source(f"stage{stage}.batch_size", group.batch_size is not None, batch_rule)
+    if own.batch_per_rank is not None:
+        batch_source = f"batch_per_rank {own.batch_per_rank}, times the number of ranks (torchrun)"
     lr_source = _name_source(f"stage{stage}.lr", group.lr is not None, lr_rule)
     notes = [
         f"stage {stage} takes batches of {own.batch_size} sample{'s' if own.batch_size > 1 else ''}: {batch_source}",
@@ -327,6 +342,15 @@ def _check_order(keys: FileKeys, stage: Stage) -> Iterator[Problem]:
             "for a constant weight set use_progressive_distillation to false and alpha_end to it",
         )
     yield from _check_sam(own)
+    if own.batch_per_rank is not None and keys.get_group(stage).batch_size is not None:
+        yield Problem(
+            f"stage{stage}.batch_size",
+            "cannot be given together with batch_per_rank, which says it the other way",
+            expected="one of the two",
+            got=f"stage{stage}.batch_size {keys.get_group(stage).batch_size}, batch_per_rank {own.batch_per_rank}",
+            remedy=f"--set stage{stage}.batch_size=null, or --set batch_per_rank=null and "
+            f"--set stage{stage}.batch_per_rank=null",
+        )
     if own.warmup > own.flat and not isinstance(own.lr, ConfigSchedule):
         yield Problem(
             "warmup",

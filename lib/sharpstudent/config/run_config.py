@@ -482,6 +482,12 @@ class ComputeSection(Frozen):
         default=False, description="keep fewer activations and compute them again: less memory, about a third more time"
     )
     compile: bool = Field(default=False, description="compile the student with torch.compile; needs a C++ compiler")
+    sync_batch_norm: bool = Field(
+        default=False,
+        exclude_if=lambda choice: not choice,
+        description="of several ranks (torchrun) on GPUs: BatchNorm normalises by the whole batch (SyncBatchNorm), not "
+        "by the rows of its rank",
+    )
     halve_on_out_of_memory: bool = Field(
         default=False, description="when memory runs out, halve micro_batch_size and take the step again; else stop"
     )

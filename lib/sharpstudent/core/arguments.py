@@ -27,11 +27,19 @@ T = TypeVar("T")
 WIDTH = 120  # characters of a line of `--help`
 EXIT_CODES = "exit codes: 0 done; 2 change the command, a file, the data or the disk; 130, 143 interrupted"
 
+RAY_HERE = "here"  # the value of `--ray` without an address
+
 # Options that several scripts have, as `add_option` takes them.
 SHARED: Mapping[str, Mapping[str, Any]] = {
     "--device": {"choices": ("auto", "cpu", "cuda", "mps"), "default": "auto", "help": "default: %(default)s"},
     "--workers": {"metavar": "N"},
     "--task": {"metavar": "NAME_OR_CLASS"},
+    "--ray": {
+        "nargs": "?",
+        "const": RAY_HERE,
+        "metavar": "ADDRESS",
+        "help": "work on the nodes of a Ray cluster (HOST:PORT; without: the cluster of this machine, or a new one)",
+    },
 }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import signal
 import time
 from collections.abc import Generator, Sequence
 from datetime import timedelta
@@ -19,6 +20,7 @@ import torch
 import torch.distributed as dist
 
 from sharpstudent.core.errors import TrainingStopped, UserError
+from sharpstudent.core.io import end_with_parent
 
 T = TypeVar("T")
 
@@ -147,6 +149,7 @@ def join_ranks(device: torch.device, timeout_s: float) -> tuple[Ranks, torch.dev
     Raises:
         UserError: For more ranks than GPUs, and where the ranks do not find each other.
     """
+    end_with_parent(signal.SIGTERM)  # a torchrun that was killed leaves no rank running; they save first
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if device.type == "cuda":
         there = torch.cuda.device_count()

@@ -61,6 +61,7 @@ class PredictionCommand:
         out: The folder for the answers; None to print them only.
         as_json: Whether a line of JSON is printed for each input, and nothing else.
         reference: Inputs that are ordinary for this model, to compare others with; empty to use what is stored.
+        ray: The address of a Ray cluster whose nodes read and judge the inputs; None for this process.
     """
 
     model: ModelRequest
@@ -72,6 +73,7 @@ class PredictionCommand:
     out: Path | None = None
     as_json: bool = False
     reference: tuple[str, ...] = ()
+    ray: str | None = None
 
 
 def parse_prediction(argv: Sequence[str]) -> tuple[type[Task], PredictionCommand]:
@@ -128,6 +130,7 @@ def _add_running_options(group: Any) -> None:
     add("--reference", metavar="INPUT", nargs="+", default=[], help=text)
     text = "inputs that are read at the same time (%(default)s)"
     add_option(group, SHARED, "--workers", type=read_number(int, 1, 64), default=default.workers, help=text)
+    add_option(group, SHARED, "--ray")
     _add_model_options(group, default.batch_size)
 
 

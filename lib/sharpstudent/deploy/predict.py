@@ -25,6 +25,7 @@ from sharpstudent.core.io import stop_signals_raised
 from sharpstudent.core.naming import shorten
 from sharpstudent.core.types import Answer, InputSource, Table
 from sharpstudent.data.dataset import UnreadableSample
+from sharpstudent.deploy.cluster_predictor import ClusterPredictor
 from sharpstudent.deploy.familiar import Familiar, find_statistics, open_familiar, store_reference
 from sharpstudent.deploy.inputs import FoundInputs, PredictionCommand, find_inputs
 from sharpstudent.deploy.kept_tables import KeptTables
@@ -72,9 +73,11 @@ def run_prediction(task_class: type[Task], command: PredictionCommand) -> None:
     kept = "; nothing is kept without --out" if command.out is None else "; go on with the same command"
     with stop_signals_raised(f"stopped{kept}"):
         familiar = _open_familiar(command, opened, task, device, console)
-        predictor = Predictor(opened, task, device, batch_size=command.batch_size, probe=familiar)
         run = _Run(command, opened, task, console, found, familiar)
-        run.answer_all(predictor)
+        if command.ray is None:
+            run.answer_all(Predictor(opened, task, device, batch_size=command.batch_size, probe=familiar))
+        else:
+            run.answer_all(ClusterPredictor(task_class, command, lambda line: print_line(console, line)))
 
 
 def _open_familiar(
@@ -155,7 +158,7 @@ class _Run:
         for note in found.notes:
             self._say(note)
 
-    def answer_all(self, predictor: Predictor) -> None:
+    def answer_all(self, predictor: Predictor | ClusterPredictor) -> None:
         """Answer about all inputs that have no answer yet, and write and print a summary."""
         kept = {source: self._folder.find(source) for source in self._sources} if self._folder is not None else {}
         waiting = [source for source in self._sources if kept.get(source) is None]
@@ -188,7 +191,9 @@ class _Run:
             self._say(f"{source.name}: goes on after {format_count_of(kept.count, 'sample')} that were read before")
         return replace(source, skip=kept.count)
 
-    def _keep_tables(self, source: InputSource, tables: Iterator[Table], predictor: Predictor) -> Iterator[Table]:
+    def _keep_tables(
+        self, source: InputSource, tables: Iterator[Table], predictor: Predictor | ClusterPredictor
+    ) -> Iterator[Table]:
         """Give the tables that are kept of an input, then those that come, which are kept, too."""
         kept = self._kept.get(source)
         yield from () if kept is None else kept.read()

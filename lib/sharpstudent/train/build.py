@@ -129,6 +129,8 @@ def build_step(
     move_model(student, device, memory_format)
     if teacher is not None:
         move_model(teacher, device, memory_format)
+    if compute.sync_batch_norm:
+        share_batch_norm(student, device, ranks)
     decay = config.training.ema_decay
     average = None if decay is None else WeightAverage(student, decay=decay)  # before the hooks: it needs no hooks
     example = task.example_batch(PROBE_ROWS).to(device, memory_format=memory_format)
@@ -164,6 +166,19 @@ def _share_steps(step: TrainStep, config: RunConfig, ranks: Ranks) -> None:
     check_ranks(config, step.criterion, ranks)
     local = config.optimizer.sam_ranks == "local"
     step.others = RankStep(ranks, step.student, step.criterion, step.compute_loss, is_local=local)
+
+
+def share_batch_norm(student: nn.Module, device: torch.device, ranks: Ranks | None) -> None:
+    """Make BatchNorm normalise by the rows of all ranks, in place; the names of the weights and their values stay."""
+    if device.type == "cpu":
+        raise UserError.about(
+            "sync_batch_norm", "is for GPUs: torch has none for a CPU", got="cpu", remedy="--set sync_batch_norm=false"
+        )
+    if ranks is None:
+        return  # one process has the whole batch
+    from timm.layers import convert_sync_batchnorm  # torch's own forgets the activation within timm's layers
+
+    convert_sync_batchnorm(student)
 
 
 def _open_answers(config: RunConfig, teacher: nn.Module, device: torch.device) -> TeacherAnswers:

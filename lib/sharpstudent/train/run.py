@@ -19,6 +19,7 @@ import torch
 from rich.console import Console
 
 from sharpstudent.config.cli import CommandLine
+from sharpstudent.config.resolve import count_ranks
 from sharpstudent.config.run_config import RunConfig
 from sharpstudent.config.stored import PRIVATE_NAME, STORED_NAME, split_private
 from sharpstudent.core.errors import ExitCode, ProblemList, UserError
@@ -164,12 +165,11 @@ def open_run(command: CommandLine) -> Run:
         UserError: When the device is absent, and when another process is training the run.
     """
     device = choose_device(command.config.device)
-    if "TORCHELASTIC_RUN_ID" in os.environ and (command.dry_run or command.replay is not None):
+    has_ranks = count_ranks() is not None
+    if has_ranks and (command.dry_run or command.replay is not None):
         option = "--dry-run" if command.replay is None else "--replay"
         raise UserError.about(option, "is for one process", got="torchrun", remedy="the same line with `python` alone")
-    ranks, device = (
-        _join_ranks(device, command.config.rank_timeout) if "TORCHELASTIC_RUN_ID" in os.environ else (None, device)
-    )
+    ranks, device = _join_ranks(device, command.config.rank_timeout) if has_ranks else (None, device)
     # Rank 0 decides what is resumed: the others might see the folder that it has just made.
     resumed_from = command.resume if ranks is None else ranks.tell(command.resume)
     run = Run(

@@ -14,6 +14,7 @@ from sharpstudent.tasks.deepfake.options import OPTIONS, read_label
 from sharpstudent.tasks.deepfake.prepare.settings import CropSettings, Request
 
 SCRIPT = "prepare_faces.py"
+MOST_WORKERS = 1024
 FOUND = 1  # exit code of `check` when it finds a fault
 USAGE = f"""python {SCRIPT} SOURCE DEST [options]
        python {SCRIPT} check MANIFEST [--full]
@@ -76,7 +77,8 @@ def parse_command_line(argv: Sequence[str]) -> Request | Inspection:
         what = "and --test-share leave nothing to train on"
         got = f"{read.validation_share:g} and {read.test_share:g}"
         raise UserError.about("--validation-share", what, "a sum below 1", got, "lower them")
-    return fill(Request, read, label=read_label(read), crop=fill(CropSettings, read))
+    workers = read.workers or (count_processors() if read.ray is None else MOST_WORKERS)
+    return fill(Request, read, label=read_label(read), crop=fill(CropSettings, read), workers=workers)
 
 
 def _parse_inspection(what: Any, argv: Sequence[str]) -> Inspection:
@@ -122,10 +124,12 @@ def _build_parser() -> Parser:
     add_shared("--min-face", "smaller faces are rejected")
     add_shared("--picture", "format of the stored crops")
     add("--shards", action="store_true", help="pack the crops into WebDataset shards of about 256 MB")
-    number = read_number(int, 1, 1024)
-    add_option(
-        parser, SHARED, "--workers", type=number, default=count_processors(), help=_add_default("worker processes")
+    number, text = (
+        read_number(int, 1, MOST_WORKERS),
+        "worker processes (default: one a processor, of the cluster with --ray)",
     )
+    add_option(parser, SHARED, "--workers", type=number, help=text)
+    add_option(parser, SHARED, "--ray")
     add_shared("--validation-share", "share of people held out where no list gives a split")
     number = read_number(float, 0, 1, below=True)
     add(

@@ -185,6 +185,24 @@ class WorkerPool(Generic[Task, Result]):
             return worker.end()
 
 
+class IsolatedWork(Generic[Task, Result]):
+    """Does one task after the other in a process of its own, for a caller that must not crash or hang with it."""
+
+    def __init__(self, build: Callable[[], Callable[[Task], Result]], *, timeout_s: float) -> None:
+        """Prepare the process, which starts with the first task.
+
+        Args:
+            build: Makes the function that does a task. It and the tasks are pickled.
+            timeout_s: A task that takes longer is given up with the process [s].
+        """
+        self._pool = WorkerPool(build, 1, timeout_s=timeout_s)
+
+    def __call__(self, task: Task) -> Result | Lost:
+        """Do a task."""
+        ((_, result),) = self._pool.run([task], lambda: None)
+        return result
+
+
 class _Worker:
     """One process as its parent sees it.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import platform
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -15,8 +16,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sharpstudent.core.errors import format_count_of
+from sharpstudent.core.errors import UserError, format_count_of
 from sharpstudent.core.io import lock_folder, make_folder, stop_signals_raised, write_text_atomically
+from sharpstudent.core.naming import printable
+from sharpstudent.core.ray_pool import RayPool
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.report.console import print_line
 from sharpstudent.tasks.deepfake.dataset.manifest import MANIFEST
@@ -25,7 +28,7 @@ from sharpstudent.tasks.deepfake.layouts.registry import find_clips
 from sharpstudent.tasks.deepfake.prepare import destination, finished, packing, parts
 from sharpstudent.tasks.deepfake.prepare.assemble import assemble
 from sharpstudent.tasks.deepfake.prepare.crop_clip import VERSION, ClipCropper
-from sharpstudent.tasks.deepfake.prepare.pool import Lost, WorkerPool
+from sharpstudent.tasks.deepfake.prepare.pool import IsolatedWork, Lost, WorkerPool
 from sharpstudent.tasks.deepfake.prepare.progress import ClipProgress, Counts, describe_counts, describe_next
 from sharpstudent.tasks.deepfake.prepare.settings import CropSettings, Request
 
@@ -78,6 +81,25 @@ def run_preparation(
     for line in (*describe_counts(shown), *(describe_next(request.dest) if for_training else ())):
         say(line)
     return counts
+
+
+_Pool = WorkerPool[finished.Job, finished.ClipDone] | RayPool[finished.Job, finished.ClipDone | Lost]
+
+
+def _work_on_node(
+    build: Callable[[], finished.ClipWorker], timeout_s: float, places: Sequence[Path]
+) -> IsolatedWork[finished.Job, finished.ClipDone]:
+    """Make what crops clips on a node of a Ray cluster. Raises UserError where it does not see SOURCE and DEST."""
+    for place in places:
+        if not place.exists():
+            raise UserError.about(
+                "--ray",
+                "a node does not see what this one sees",
+                expected="SOURCE and DEST under the same paths on every node",
+                got=f"{platform.node()} has no {printable(str(place))}",
+                remedy="put both on a disk that all nodes share",
+            )
+    return IsolatedWork(build, timeout_s=timeout_s)
 
 
 class _Preparation:
@@ -177,13 +199,18 @@ class _Preparation:
         if done_before:
             self._say(f"{done_before:,} clips are finished already, {len(jobs):,} are left")
         build = functools.partial(finished.ClipWorker, dest, self._root, request.crop, build_cropper)
-        pool: WorkerPool[finished.Job, finished.ClipDone] = WorkerPool(
-            build, request.workers, timeout_s=request.clip_timeout
-        )
-        with ClipProgress(self._console, len(jobs)) as progress, pool:
+        with ClipProgress(self._console, len(jobs)) as progress, self._choose_pool(build) as pool:
             for job, result in pool.run(jobs, progress.tick):
                 done = self._record_lost(job, result) if isinstance(result, Lost) else result
                 progress.add_clip(faces=done.faces, rejected=done.rejected, frames=done.frames_read)
+
+    def _choose_pool(self, build: Callable[[], finished.ClipWorker]) -> _Pool:
+        request = self._request
+        if request.ray is None:
+            return WorkerPool(build, request.workers, timeout_s=request.clip_timeout)
+        places = (request.dest / destination.PREPARATION, self._root)
+        work = functools.partial(_work_on_node, build, request.clip_timeout, places)
+        return RayPool(work, request.ray, count=request.workers, say=self._say)
 
     def _record_lost(self, job: finished.Job, lost: Lost) -> finished.ClipDone:
         """Record a clip whose worker was lost, unless it had finished the clip just before."""

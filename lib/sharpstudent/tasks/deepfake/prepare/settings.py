@@ -47,6 +47,7 @@ class Request:
         clip_timeout: The time limit of one clip [s].
         overwrite: Whether finished clips in dest may be replaced or removed.
         retry: Whether clips whose worker crashed, failed or hung are tried again.
+        ray: The address of a Ray cluster whose nodes crop the clips; None for processes of this machine.
     """
 
     source: Path
@@ -63,6 +64,7 @@ class Request:
     clip_timeout: float = 600.0
     overwrite: bool = False
     retry: bool = False
+    ray: str | None = None
 
     def describe(self, layout: str) -> dict[str, Any]:
         """Return what decides the set as plain JSON, with nothing of this machine, of workers and of time."""
