@@ -543,7 +543,11 @@ def test_a_ray_cluster_gives_the_answers_of_one_process(place: Workplace) -> Non
     assert alone.keys() == spread.keys()
     for name, one in alone.items():
         other = spread[name]
-        assert (one["status"], one["sentence"], one["outcome"]) == (other["status"], other["sentence"], other["outcome"])
+        assert (one["status"], one["sentence"], one["outcome"]) == (
+            other["status"],
+            other["sentence"],
+            other["outcome"],
+        )
         assert one["probability"] == pytest.approx(other["probability"], abs=1e-5)
     ended = place.run(PREDICT, "model.pth", "0", "--ray")
     assert ended.code == 2
