@@ -51,6 +51,7 @@ RUN_BY = {
     "fetch": "tests/core/test_fetch.py",
     "tasks": "tests/end_to_end/test_command_and_api.py",
     "prepare": "tests/end_to_end/test_prepare_faces.py",
+    "mine": "tests/tasks/wakeword/test_wakeword_run.py",
     "swaps": "tests/end_to_end/test_make_swaps.py",
 }
 OF_DOCUMENTS = ("COMMAND", "-c")  # a word that stands for others; code of several lines
@@ -128,8 +129,13 @@ def is_missing_config(word: str) -> bool:
     return word.endswith(".json") and not (ROOT / word).is_file()
 
 
+OF_EXTRAS = {"sounddevice"}  # modules that an extra brings
+
+
 def is_module(name: str) -> bool:
-    """Whether a module is there: of the package, or of a folder of compat/."""
+    """Whether a module is there: of the package, of a folder of compat/, or of an extra."""
+    if name in OF_EXTRAS:
+        return True
     place = name.replace(".", "/")
     return any((folder / f"{place}.py").is_file() for folder in (ROOT / "lib", *(ROOT / "compat").iterdir())) or (
         importlib.util.find_spec(name) is not None
