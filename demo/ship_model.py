@@ -126,7 +126,7 @@ def check(opened: OpenedModel, half: OpenedModel, task: Task, samples: Samples, 
     gate = Gate(
         task, samples, opened.model, metric,
         outputs=[name for name in outputs if not name.startswith(FEATURES)],
-        tolerance=task.export_spec().tolerance.get(metric),
+        tolerance=task.export_spec().tolerance.get(metric), fall=task.export_spec().fall.get(metric),
         rounds=1000, batch_size=16, workers=request.workers,
     )  # fmt: skip
     result = gate.check(half.model)

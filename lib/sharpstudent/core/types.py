@@ -234,6 +234,8 @@ class ExportSpec:
         outputs: The outputs that are exported; () for all but feature maps.
         tolerance: By the name of a metric, how much worse than the model its exported file may be, in units of the
             metric. For others it is 1 % of the way from chance to the best value.
+        fall: By the name of a metric, how much worse the file's value itself may be, where that is stricter than
+            `tolerance`, which is about the unfavourable end of the interval.
         picture: The input that holds pictures (R, 3, S, S) in 0..1. `--with-preprocessing` replaces it by uint8
             pictures (R, H, W, 3) of any size; None where no input is one.
         scores: The output of logits (R, C) that `--with-preprocessing` turns into calibrated probabilities.
@@ -242,6 +244,7 @@ class ExportSpec:
 
     outputs: tuple[str, ...] = ()
     tolerance: Mapping[str, float] = field(default_factory=dict[str, float])
+    fall: Mapping[str, float] = field(default_factory=dict[str, float])
     picture: str | None = None
     scores: str = "logits"
     crop: str = ""

@@ -160,7 +160,7 @@ def _open(renderer: Renderer, request: ExportRequest, console: Console) -> _Expo
     try:
         gate = Gate(
             task, samples, opened.model, metric,
-            outputs=form.outputs, tolerance=spec.tolerance.get(metric),
+            outputs=form.outputs, tolerance=spec.tolerance.get(metric), fall=spec.fall.get(metric),
             rounds=request.rounds, batch_size=request.batch_size, workers=request.workers,
         )  # fmt: skip
     except MetricError as error:

@@ -102,6 +102,7 @@ class Gate:
         *,
         outputs: Sequence[str],
         tolerance: float | None,
+        fall: float | None = None,
         rounds: int,
         batch_size: int,
         workers: int,
@@ -115,6 +116,7 @@ class Gate:
             metric: The name of the selection metric.
             outputs: The outputs that are compared.
             tolerance: What the task tolerates for this metric; None where it does not say.
+            fall: How much worse the value itself may be; None for as much as is tolerated.
             rounds: How many resamples the interval is made of.
             batch_size: How many samples go in at once.
             workers: How many loader processes run.
@@ -123,7 +125,7 @@ class Gate:
             MetricError: Where the model's own values are not finite.
         """
         self._task, self._samples, self._name = task, samples, metric
-        self._metric, self._rounds = task.metrics[metric], rounds
+        self._metric, self._rounds, self._fall = task.metrics[metric], rounds, fall
         self._loading = {"batch_size": batch_size, "num_workers": workers, "device": torch.device("cpu")}
         recorder = _Recorder(model, outputs)
         (self.table,), _ = compute_tables([recorder], samples, task, **self._loading)
@@ -177,6 +179,9 @@ class Gate:
         name, value = self._task.title(self._name), format(found.value, f"+{self._metric.format}")
         if math.isnan(loss):
             return f"the difference in {name} ({value}) has no interval: {found.note or 'no value'}"
+        worse = -found.value if self._metric.direction == "higher" else found.value
+        if self._fall is not None and worse > self._fall:
+            return f"{name} changes by {value}, and a loss of {self._fall:g} is tolerated"
         if loss <= self.tolerance:
             return None
         shown = [format(end, f"+{self._metric.format}") for end in (found.low, found.high) if end is not None]

@@ -182,6 +182,20 @@ def test_what_messages_advise_is_accepted(place: Workplace) -> None:
     check(place.call("fetch_models.py", "wakeword"))
 
 
+def test_the_shipped_model_hears_its_word_and_not_silence(tmp_path: Path, real_words: Path) -> None:
+    (tmp_path / "place").mkdir()
+    place = Workplace(tmp_path / "place")
+    soundfile.write(place / "quiet.wav", np.random.default_rng(0).normal(0, 1e-3, 3 * RATE), RATE)
+    listed = json.loads((real_words / "splits" / "test.json").read_text())["files"]
+    said = [str(real_words / one["path"]) for one in listed if one["category"] == "positive" and one["pool"] == "pv"]
+    ended = check(
+        place.call("predict.py", "wakeword-computer", "quiet.wav", *said[:40:4], "--json", "--batch-size", "8")
+    )
+    quiet, *heard = [json.loads(line)["outcome"] for line in ended.out.splitlines()]
+    assert quiet == "other"
+    assert heard.count("wake word") >= 4  # of 10: it misses four of ten
+
+
 @pytest.mark.slow
 def test_real_speech_is_learnt_by_the_shipped_config(place: Workplace, real_words: Path) -> None:
     data = ("--set", f"data.data_root={real_words}", "--set", "report=false", "--set", "num_workers=0")

@@ -26,6 +26,7 @@ FORM = ("sample_rate", "duration", "n_mels")  # keys of the section that a check
 RAW = ("speech_embedding", "wav2vec2")  # models that hear the waveform
 COLUMNS = ("kind", "seconds", "recording", "start")
 TOLERANCE = 0.01  # of F1 and of rates, that an export may lose
+UNCERTAIN = 0.03  # the same at the unfavourable end of the interval: of 138 speakers without any change it is .0215
 
 
 class WakewordTask(ClassificationTask):
@@ -165,7 +166,8 @@ class WakewordTask(ClassificationTask):
         """Return what an export holds, the logits, and may lose."""
         return ExportSpec(
             outputs=("logits",),
-            tolerance={"f1": TOLERANCE, "accuracy": TOLERANCE, "eer": TOLERANCE},
+            tolerance=dict.fromkeys(("f1", "accuracy", "eer"), UNCERTAIN),
+            fall=dict.fromkeys(("f1", "accuracy", "eer"), TOLERANCE),
             crop=f"{self.form.duration:g} s of {self.form.sample_rate} Hz sound as a mel spectrogram of "
             f"{self.form.n_mels} bands (docs/wakeword.md describes the front end)",
         )
