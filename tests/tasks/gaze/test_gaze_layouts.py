@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -10,12 +11,15 @@ import numpy as np
 import pytest
 from gaze_trees import HEIGHT, WIDTH, make_gazefollow, make_row, make_vat
 from sharpstudent.core.errors import UserError
+from sharpstudent.core.types import ModelSpec
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.tasks.gaze.layouts import read_scenes, smooth_boxes
 from sharpstudent.tasks.gaze.scenes import GazeScenes, draw_target
 from sharpstudent.tasks.gaze.section import GazeSection
 from sharpstudent.tasks.gaze.task import GazeTask
+from workplace import ROOT
 
+FRAMES = Path(os.environ.get("GAZE_DATA", ROOT.parent / "shared" / "data" / "gaze_frames"))
 PLAIN = {"crop": 0.0, "flip": 0.0, "jitter": 0.0, "image_size": 64}
 
 
@@ -144,6 +148,27 @@ def test_preprocessed_json_is_read_and_an_empty_list_of_heads_named(tmp_path: Pa
     (tmp_path / "test_preprocessed.json").write_text('[{"path": "a.jpg"}]')
     with pytest.raises(UserError, match="picture 0: has another form"):
         read(tmp_path, "gazefollow", "test")
+
+
+def test_real_frames_of_a_film_are_read_and_answered(tmp_path: Path) -> None:
+    """A smoke test: a new model knows nothing, and 21 frames of one scene would not show skill."""
+    clips = sorted((FRAMES / "annotations" / "test").glob("*/*"))
+    if not clips:
+        pytest.skip("no frames of a film: GAZE_DATA names no folder with annotations/test/SHOW/CLIP and frames/")
+    (tmp_path / "annotations").symlink_to(FRAMES / "annotations")
+    images = tmp_path / "images" / clips[0].parent.name
+    images.mkdir(parents=True)
+    (images / clips[0].name).symlink_to(FRAMES / "frames")
+    task = GazeTask(GazeSection.model_validate({**PLAIN, "data_root": str(tmp_path), "layout": "vat"}))
+    (samples,) = task.open_data("test")
+    made = [samples.make(index, np.random.default_rng(0)) for index in range(len(samples))]
+    batch = task.collate(made, [samples.group(index) for index in range(len(samples))])
+    model = task.build_student(ModelSpec("gazelle_test_vit", {"dim": 32, "layers": 1, "input_size": 64})).eval()
+    table = task.rows(model(**batch.inputs), batch)
+    looks = table["looks"] > 0
+    assert (len(samples), len(looks), looks.sum()) == (21, 42, 35)
+    assert np.isfinite(table["auc"][looks]).all()
+    assert np.isfinite(table["inside"]).all()
 
 
 @pytest.mark.slow
