@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from made_motion import CLASSES, write_motion, write_ntu, write_skeleton_file
-from workplace import STAGE_1, STAGE_2, Workplace
+from sharpstudent.tasks.skeleton.section import MOVEMENTS
+from workplace import ROOT, STAGE_1, STAGE_2, Workplace
 
 CONFIG = {
     "task": "skeleton",
@@ -118,3 +121,21 @@ def test_an_answer_about_a_folder_names_files_that_cannot_be_read(trained: Workp
     assert ended.code == 0, ended.out + ended.err
     assert "broken.skeleton" in ended.out + ended.err
     assert "ends too early" in (trained / "answers/predictions.json").read_text()
+
+
+def test_the_model_that_comes_with_the_package_names_movements_of_people_whom_it_has_not_seen(
+    trained: Workplace,
+) -> None:
+    arrays = np.load(ROOT / "demo/skeleton/ui_prmd_kinect.npz", allow_pickle=False)
+    rows = list(csv.DictReader((ROOT / "demo/skeleton/index.csv").read_text().splitlines()))
+    numbers = [number for number, row in enumerate(rows) if row["subject"] == "9" and row["repetition"] == "1"][:10]
+    folder = trained / "people"
+    folder.mkdir()
+    for number in numbers:
+        start, end = arrays["offsets"][number : number + 2]
+        np.save(folder / f"m{int(rows[number]['movement']):02}.npy", arrays["xyz_mm"][start:end])
+    ended = trained.call("predict.py", "skeleton-nano", str(folder), "--unit", "mm", "--out", "found", "--workers", "1")
+    assert ended.code == 0, ended.err
+    found = json.loads((trained / "found/predictions.json").read_text())["predictions"]
+    movements = [one["details"]["actions"][0]["action"].partition(",")[0] for one in found]
+    assert sum(name == MOVEMENTS[number] for number, name in enumerate(movements)) >= 8  # of ten
