@@ -41,6 +41,8 @@ def find_peak(folder: Path, film: Path) -> tuple[int, int]:
         "--fps",
         "1",
         "--json",
+        "--out",
+        str(film.with_suffix(".answers")),
         "--device",
         "cpu",
     ]

@@ -145,18 +145,7 @@ def parse_export(argv: Sequence[str]) -> tuple[Renderer, ExportRequest]:
 
 
 def parse_benchmark(argv: Sequence[str]) -> tuple[Renderer, BenchmarkRequest]:
-    """Read the command line of benchmark_models.py.
-
-    Args:
-        argv: The arguments, without the program's name.
-
-    Returns:
-        The renderer of the task, and the request.
-
-    Raises:
-        UserError: For every mistake.
-        SystemExit: With 0, after `--help`.
-    """
+    """Read the command line of benchmark_models.py, as `parse_export` reads that of export_model.py."""
     usage = f"python {BENCHMARK} MODEL... [options]"
     examples = (f"{BENCHMARK} output/RUN output/RUN/exports/RUN-int8.onnx --threads 1 2 --batch-sizes 1 8 32",)
     parser = Parser(BENCHMARK, _BENCHMARK, usage=usage, more=EXIT_CODES, examples=examples)

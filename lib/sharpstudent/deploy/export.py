@@ -365,16 +365,18 @@ def _refuse_worse(export: _Export, result: GateResult, target: Path) -> None:
     if result.passed or (is_usable and WORSE in export.request.allow):
         return
     advice: list[str] = []
-    if export.request.to == "onnx-int8":
+    is_int8 = export.request.to == "onnx-int8"
+    per_channel = "; its weights have a scale for each channel already" if is_int8 else ""
+    if is_int8:
         advice += [] if export.request.auto else ["--auto, which leaves the layers that lose most in fp32"]
         advice += [] if export.request.qat_steps else ["--qat-steps 300, which fine-tunes the weights for int8"]
-        advice.append(f"--calibration {4 * export.request.calibration}")
+        advice.append(f"--calibration {4 * export.request.calibration}, which measures ranges on more samples")
         advice.append("--to onnx, which stays in fp32")
     if result.difference.low is None or abs(result.difference.value) <= result.tolerance:
         advice.append("more validation samples: it is the interval that is too wide")
     raise UserError.about(
         str(target),
-        f"was not written: {result.reason}",
+        f"was not written: {result.reason}{per_channel}",
         expected=f"a loss of {result.metric} of {result.tolerance:g} at most, at the unfavourable end of its interval",
         got=f"{result.before:.4f} before, {result.after:.4f} after, on {result.rows} rows of {result.groups} groups",
         remedy="; ".join([*advice, *([f"--allow {WORSE} writes it all the same, marked"] if is_usable else [])]),

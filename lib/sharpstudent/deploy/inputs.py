@@ -100,9 +100,7 @@ def parse_prediction(argv: Sequence[str]) -> tuple[type[Task], PredictionCommand
     group = parser.add_argument_group("model and inputs")
     group.add_argument("model", metavar="MODEL", help="the model, see below")
     group.add_argument("inputs", metavar="INPUT", nargs="+", help="what to judge, see below")
-    inputs = parser.add_argument_group("how inputs are read")
-    models = parser.add_argument_group("a model whose file does not describe it")
-    task.add_input_options(inputs, models)
+    inputs, models = _add_task_options(parser, task)
     _add_running_options(parser.add_argument_group("output and running"))
     read = parser.read(argv)
     name, path = split_model(read.model)
@@ -120,6 +118,14 @@ def parse_prediction(argv: Sequence[str]) -> tuple[type[Task], PredictionCommand
         reference=tuple(read.reference),
     )
     return task, command
+
+
+def _add_task_options(parser: Parser, task: type[Task]) -> tuple[Any, Any]:
+    """Add the options of a task in two groups: how inputs are read, and what a model is that does not say it."""
+    inputs = parser.add_argument_group("how inputs are read")
+    models = parser.add_argument_group("a model whose file does not describe it")
+    task.add_input_options(inputs, models)
+    return inputs, models
 
 
 def _add_running_options(group: Any) -> None:
@@ -169,18 +175,7 @@ class AppCommand:
 
 
 def parse_app(argv: Sequence[str]) -> tuple[type[Task], AppCommand]:
-    """Read the command line of app.py.
-
-    Args:
-        argv: The arguments, without the program's name.
-
-    Returns:
-        The class of the task, and the command.
-
-    Raises:
-        UserError: For every mistake.
-        SystemExit: With 0, after `--help`.
-    """
+    """Read the command line of app.py, as `parse_prediction` reads that of predict.py."""
     task = choose_task(argv)
     parser = Parser(
         APP,
@@ -192,9 +187,7 @@ def parse_app(argv: Sequence[str]) -> tuple[type[Task], AppCommand]:
     default = AppCommand(())
     text = "run folders, checkpoints, exported files; the page offers all of them; NAME=MODEL sets a name"
     parser.add_argument("models", metavar="MODEL", nargs="+", help=text)
-    inputs = parser.add_argument_group("how inputs are read")
-    models = parser.add_argument_group("models whose files do not describe them")
-    task.add_input_options(inputs, models)
+    inputs, models = _add_task_options(parser, task)
     group = parser.add_argument_group("limits and running")
     add = group.add_argument
     number = read_number(int, 0, 65_535)
