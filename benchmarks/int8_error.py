@@ -62,7 +62,7 @@ def run_all(path: Path, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[s
     """The first output of all inputs, and the shortest time of one sample [ms]."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads = 3, 1
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     found = np.concatenate([session.run([outputs[0]], dict(one))[0] for one in inputs])
     sample, times = {name: one[:1] for name, one in inputs[0].items()}, []
     for _ in range(30):

@@ -88,53 +88,56 @@ def test_int8_moves_the_outputs_a_little_and_leaves_the_preprocessing_alone(made
     assert 0.0 < difference < 0.1 * np.abs(wanted["logits"]).max()
     kept = quantizer.quantize(quantizer.layers)
     np.testing.assert_allclose(run(kept.SerializeToString(), inputs[0]["image"])["logits"], wanted["logits"], atol=1e-4)
+    bare = quantizer.quantize(bare=True)
+    conversions = [[node.op_type for node in one.graph.node].count("QuantizeLinear") for one in (bare, model)]
+    assert 0 < conversions[0] < conversions[1]
     assert {layer.name for layer in quantizer.rank(lambda line: None)} == {layer.name for layer in quantizer.layers}
 
 
-@pytest.mark.parametrize("needed", [0, 1, 2, 3, 5, 8, 12])
-def test_the_search_finds_the_fewest_layers_that_have_to_stay(needed: int) -> None:
-    layers = [Layer(str(number), (str(number),)) for number in range(13)]
+class Counted:
+    """A quantizer whose int8 form is how many layers it keeps, and 100 more where it is bare."""
 
-    class Counted:
-        """Its int8 form is the number of layers that it keeps."""
+    def __init__(self, count: int) -> None:
+        self.layers = [Layer(str(number), (str(number),)) for number in range(count)]
 
-        def __init__(self) -> None:
-            self.layers = layers
+    def quantize(self, keep: Any = (), *, bare: bool = False) -> int:
+        return len(keep) + 100 * bare
 
-        def quantize(self, keep: Any = ()) -> int:
-            return len(keep)
+    def rank(self, say: Any, *, bare: bool = False) -> list[Layer]:
+        return self.layers[::-1]
 
-        def rank(self, say: Any) -> list[Layer]:
-            return layers[::-1]
 
+def search_counted(count: int, needed: int) -> tuple[Any, int]:
+    """What a search finds where so many are needed, and how many checks it took."""
     checks: list[int] = []
 
     def check(model: int) -> tuple[bool, int]:
         checks.append(model)
         return model >= needed, model
 
-    quantizer: Any = Counted()
-    model, kept, result = search(quantizer, check, lambda line: None)
-    assert (model, result) == (needed, needed)
-    assert kept == layers[::-1][:needed]
-    assert len(checks) <= 9
+    quantizer: Any = Counted(count)
+    return search(quantizer, check, lambda line: None), len(checks)
 
 
-def test_a_search_in_vain_ends_with_the_result_of_half_the_layers() -> None:
-    layers = [Layer(str(number), ()) for number in range(8)]
+@pytest.mark.parametrize("needed", [0, 1, 2, 3, 5, 6])
+def test_the_search_finds_the_fewest_layers_that_have_to_stay(needed: int) -> None:
+    found, checks = search_counted(13, needed)
+    assert (found.model, found.result, found.passed, found.bare) == (needed, needed, True, False)
+    assert found.kept == tuple(Counted(13).layers[::-1][:needed])
+    assert checks <= 8
 
-    class Vain:
-        def __init__(self) -> None:
-            self.layers = layers
 
-        def quantize(self, keep: Any = ()) -> int:
-            return len(keep)
+@pytest.mark.parametrize("needed", [7, 100, 101, 105, 112])
+def test_where_half_the_layers_do_not_suffice_all_between_them_stays_in_fp32(needed: int) -> None:
+    found, checks = search_counted(13, needed)
+    assert (found.passed, found.bare, found.model) == (True, True, max(100, needed))
+    assert len(found.kept) == found.model - 100
+    assert checks <= 14
 
-        def rank(self, say: Any) -> list[Layer]:
-            return layers
 
-    quantizer: Any = Vain()
-    assert search(quantizer, lambda model: (False, model), lambda line: None) == (4, layers[:4], 4)
+def test_a_search_in_vain_ends_with_half_the_layers() -> None:
+    found, _ = search_counted(8, 1000)
+    assert (found.passed, found.bare, len(found.kept), found.result) == (False, False, 4, 4)
 
 
 def test_the_seal_finds_every_flip_and_metadata_are_read(made: tuple[convert.Form, Any], tmp_path: Path) -> None:

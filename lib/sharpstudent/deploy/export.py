@@ -123,7 +123,7 @@ def run_export(renderer: Renderer, request: ExportRequest, console: Console) -> 
     console.print(draw_console_table(table, words=["", "value"]))
     print_line(console, f"compared on {result.rows:,} rows of {result.groups:,} {export.task.group_unit} groups")
     if kept:
-        print_line(console, f"{len(kept)} layers stay in fp32: {', '.join(kept)}")
+        print_line(console, f"in fp32 stay: {', '.join(kept)}")
     if allowed is not None:
         print_line(console, f"written with --allow {WORSE}, and marked: {allowed}")
     print_line(console, f"{target}: {FORMATS[request.to].partition(':')[0]}")
@@ -283,12 +283,12 @@ def _quantize(export: _Export, model: Any, place: Path) -> tuple[Write, tuple[st
         found = _try(export, place, _bind(convert.write_onnx, candidate))
         return found[0].passed, found
 
-    if request.auto:
-        int8, layers, (result, exported) = quantize.search(quantizer, check, export.say)
-    else:
-        int8, layers = quantizer.quantize(), []
-        _, (result, exported) = check(int8)
-    return _bind(convert.write_onnx, int8), tuple(layer.name for layer in layers), result, exported
+    if not request.auto:
+        int8 = quantizer.quantize()
+        return _bind(convert.write_onnx, int8), (), *check(int8)[1]
+    found = quantize.search(quantizer, check, export.say)
+    kept = (*((quantize.BETWEEN,) if found.bare else ()), *(layer.name for layer in found.kept))
+    return _bind(convert.write_onnx, found.model), kept, *found.result
 
 
 def _collect(export: _Export) -> list[dict[str, Any]]:

@@ -3,7 +3,9 @@
 Static quantisation (Jacob et al. 2018, "Quantization and training of neural networks for efficient integer-arithmetic-
 only inference"): the range of each activation is measured on samples, and scale and zero point of its 8 bits follow.
 Weights have a scale for each output channel. Where a layer loses too much, it is left in fp32: layers are ranked by how
-far the outputs move when that layer alone is in int8, and the fewest of them that suffice are kept.
+far the outputs move when that layer alone is in int8, and the fewest of them that suffice are kept. Where half of them
+do not, all that lies between layers with weights stays in fp32, too (`bare`): in linear attention and gated blocks most
+of the loss comes from products and sums of activations.
 
 Activations are uint8 and weights use 7 of their 8 bits: on CPUs without VNNI a sum of two products of 8 bits overflows
 16, so that a file checked on one machine would be wrong on another.
@@ -17,7 +19,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import onnx  # pyright: ignore[reportMissingImports]
@@ -36,6 +38,7 @@ WITH_WEIGHTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 # normalisations have none worth its loss.
 AROUND = ("Add", "Mul", "Sigmoid", "Relu", "LeakyRelu", "Clip", "AveragePool", "GlobalAveragePool", "MaxPool")
 MOVES = ("Concat", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze")
+BETWEEN = "all between layers with weights"  # what a bare form leaves in fp32, for the user
 SENSITIVITY_SAMPLES = 8  # batches of calibration inputs on which layers are ranked
 
 
@@ -91,6 +94,9 @@ class Quantizer:
         graph = onnx.load(self._prepared).graph
         head = _find_head(graph, picture)
         self._excluded = [node.name for node in graph.node if node.name in head]
+        constants = {one.name for one in graph.initializer}
+        products = [node for node in graph.node if node.op_type in WITH_WEIGHTS]
+        self._products = [node.name for node in products if not constants & set(node.input)]  # of activations alone
         self.layers = _find_layers(graph, head)
         if not self.layers:
             raise UserError.about(
@@ -100,41 +106,44 @@ class Quantizer:
                 remedy="--to onnx",
             )
 
-    def quantize(self, keep: Sequence[Layer] = (), *, only: Layer | None = None) -> Any:
+    def quantize(self, keep: Sequence[Layer] = (), *, only: Layer | None = None, bare: bool = False) -> Any:
         """Quantise the model.
 
         Args:
             keep: Layers that stay in fp32.
             only: The only layer that does not; None for all.
+            bare: Whether all that lies between layers with weights stays in fp32, too.
 
         Returns:
             The ModelProto in int8.
         """
         target = Path(self._folder.name) / "int8.onnx"
         kept = [name for layer in keep for name in layer.nodes]
+        of_only = None if only is None else [only.name] if bare else list(only.nodes)
         with quiet():
             quantization.quantize_static(
                 str(self._prepared),
                 str(target),
                 _Reader(self._inputs),
-                op_types_to_quantize=[*WITH_WEIGHTS, *AROUND, *MOVES],
+                op_types_to_quantize=list(WITH_WEIGHTS if bare else (*WITH_WEIGHTS, *AROUND, *MOVES)),
                 per_channel=True,
                 reduce_range=True,
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
-                nodes_to_quantize=None if only is None else list(only.nodes),
-                nodes_to_exclude=[*self._excluded, *kept],
+                nodes_to_quantize=of_only,
+                nodes_to_exclude=[*self._excluded, *kept, *(self._products if bare else ())],
                 calibration_cache_path=str(self._ranges),
             )
         model = onnx.load(target)
         model.producer_name, model.producer_version = "SharpStudent", ""
         return model
 
-    def rank(self, say: Callable[[str], None]) -> list[Layer]:
+    def rank(self, say: Callable[[str], None], *, bare: bool = False) -> list[Layer]:
         """Order the layers by how far the outputs move when one alone is in int8, the worst first.
 
         Args:
             say: Prints a line for the user.
+            bare: As in `quantize`.
 
         Returns:
             The layers.
@@ -143,7 +152,7 @@ class Quantizer:
         wanted = [_run(onnx.load(self._prepared), one) for one in inputs]
         moved: list[float] = []
         for number, layer in enumerate(self.layers, start=1):
-            model = self.quantize(only=layer)
+            model = self.quantize(only=layer, bare=bare)
             errors = [_compare(a, b) for a, b in zip(wanted, _run_all(model, inputs), strict=True)]
             moved.append(float(np.mean(errors)))
             if number % 20 == 0:
@@ -152,12 +161,30 @@ class Quantizer:
         return [self.layers[number] for number in order]
 
 
-def search(
-    quantizer: Quantizer, check: Callable[[Any], tuple[bool, T]], say: Callable[[str], None]
-) -> tuple[Any, list[Layer], T]:
+@dataclass(frozen=True)
+class Found(Generic[T]):
+    """What a search has found.
+
+    Attributes:
+        model: The ModelProto in int8.
+        kept: The layers in fp32.
+        bare: Whether all that lies between layers is in fp32, too.
+        passed: Whether the check was passed.
+        result: The result of the check.
+    """
+
+    model: Any
+    kept: tuple[Layer, ...]
+    bare: bool
+    passed: bool
+    result: T
+
+
+def search(quantizer: Quantizer, check: Callable[[Any], tuple[bool, T]], say: Callable[[str], None]) -> Found[T]:
     """Find the fewest layers that have to stay in fp32 so that a check is passed.
 
-    Numbers are doubled until one passes, then halved; so K layers need about 2 log K checks.
+    Numbers are doubled until one passes, then halved; so K layers need about 2 log K checks. Where K / 2 of them do not
+    pass, the same is done for the bare form, with up to K - 1 of them.
 
     Args:
         quantizer: The model.
@@ -165,37 +192,46 @@ def search(
         say: Prints a line for the user.
 
     Returns:
-        The model, its layers in fp32, and the result of its check. Where no number up to K passes, those are the ones
-        of K / 2 layers.
+        What passes; else the form with K / 2 layers in fp32.
     """
-    model = quantizer.quantize()
-    passed, result = check(model)
-    if passed:
-        return model, [], result
-    say(f"int8 everywhere loses too much; measuring how much each of {len(quantizer.layers)} layers moves the outputs")
-    ranked = quantizer.rank(say)
-    found: dict[int, tuple[bool, Any, T]] = {0: (False, model, result)}
+    count = len(quantizer.layers)
+    found = _search_form(quantizer, check, say, most=max(1, count // 2), bare=False)
+    if found.passed:
+        return found
+    say("half of them are not enough: all that lies between layers with weights stays in fp32 from here on")
+    other = _search_form(quantizer, check, say, most=max(1, count - 1), bare=True)
+    return other if other.passed else found
 
-    def try_keeping(count: int) -> bool:
-        if count not in found:
-            candidate = quantizer.quantize(ranked[:count])
-            good, checked = check(candidate)
-            found[count] = (good, candidate, checked)
-            say(f"{count} of {len(ranked)} layers in fp32: {'enough' if good else 'too few'}")
-        return found[count][0]
 
+def _search_form(
+    quantizer: Quantizer, check: Callable[[Any], tuple[bool, T]], say: Callable[[str], None], *, most: int, bare: bool
+) -> Found[T]:
+    """Search within one form; at most `most` layers stay in fp32."""
+    tried: dict[int, Found[T]] = {}
+    ranked: Sequence[Layer] = ()
+    count = len(quantizer.layers)
+
+    def try_keeping(number: int) -> bool:
+        if number not in tried:
+            kept = tuple(ranked[:number])
+            model = quantizer.quantize(kept, bare=bare)
+            tried[number] = Found(model, kept, bare, *check(model))
+            say(f"{number} of {count} layers in fp32: {'enough' if tried[number].passed else 'too few'}")
+        return tried[number].passed
+
+    if try_keeping(0):
+        return tried[0]
+    say(f"measuring how much each of {count} layers moves the outputs in int8")
+    ranked = quantizer.rank(say, bare=bare)
     low, high = 0, 1
-    most = max(1, len(ranked) - 1)
     while high < most and not try_keeping(high):
         low, high = high, min(2 * high, most)
     if not try_keeping(high):
-        half = max(1, len(ranked) // 2)
-        try_keeping(half)
-        return found[half][1], ranked[:half], found[half][2]
+        return tried[high]
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if try_keeping(middle) else (middle, high)
-    return found[high][1], ranked[:high], found[high][2]
+    return tried[high]
 
 
 def _find_head(graph: Any, picture: str | None) -> set[str]:
