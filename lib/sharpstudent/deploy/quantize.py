@@ -162,7 +162,7 @@ class Quantizer:
 
 
 @dataclass(frozen=True)
-class Found(Generic[T]):
+class Int8Form(Generic[T]):
     """What a search has found.
 
     Attributes:
@@ -180,7 +180,7 @@ class Found(Generic[T]):
     result: T
 
 
-def search(quantizer: Quantizer, check: Callable[[Any], tuple[bool, T]], say: Callable[[str], None]) -> Found[T]:
+def search(quantizer: Quantizer, check: Callable[[Any], tuple[bool, T]], say: Callable[[str], None]) -> Int8Form[T]:
     """Find the fewest layers that have to stay in fp32 so that a check is passed.
 
     Numbers are doubled until one passes, then halved; so K layers need about 2 log K checks. Where K / 2 of them do not
@@ -205,9 +205,9 @@ def search(quantizer: Quantizer, check: Callable[[Any], tuple[bool, T]], say: Ca
 
 def _search_form(
     quantizer: Quantizer, check: Callable[[Any], tuple[bool, T]], say: Callable[[str], None], *, most: int, bare: bool
-) -> Found[T]:
+) -> Int8Form[T]:
     """Search within one form; at most `most` layers stay in fp32."""
-    tried: dict[int, Found[T]] = {}
+    tried: dict[int, Int8Form[T]] = {}
     ranked: Sequence[Layer] = ()
     count = len(quantizer.layers)
 
@@ -215,7 +215,7 @@ def _search_form(
         if number not in tried:
             kept = tuple(ranked[:number])
             model = quantizer.quantize(kept, bare=bare)
-            tried[number] = Found(model, kept, bare, *check(model))
+            tried[number] = Int8Form(model, kept, bare, *check(model))
             say(f"{number} of {count} layers in fp32: {'enough' if tried[number].passed else 'too few'}")
         return tried[number].passed
 
