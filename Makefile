@@ -60,6 +60,7 @@ check: dev
 
 # Tests on real faces skip with their reason where the two face models (2.7 MB) cannot be fetched.
 test: dev
+	@echo "about 11 minutes on two cores of an AMD EPYC; where face models or packages are missing, tests skip with a reason"
 	-@$(BIN)/python fetch_models.py face-models
 	-@$(BIN)/python fetch_models.py wakeword
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -74,6 +75,7 @@ face-models: setup
 	$(BIN)/python fetch_models.py face-models
 
 demo: setup
+	@echo "about 11 minutes on two cores of an AMD EPYC; Ctrl-C stops it"
 	$(BIN)/python demo/run_demo.py
 
 train-free: setup
@@ -141,7 +143,7 @@ release: dev
 # The documents as a site with search and an API reference, in site/; a broken link or a warning fails.
 site: $(SITE)/.installed
 	@NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --strict --quiet
-	@echo "site/index.html is written; it opens without a server"
+	@echo "site/index.html opens from the disk; with its search: python3 -m http.server --directory site"
 
 $(SITE)/.installed: pyproject.toml
 	@test -x $(SITE)/bin/python || $(PYTHON) -m venv $(SITE)

@@ -1101,6 +1101,7 @@ NEEDS_NO_ROW: dict[str, str] = {
     "registry.py:_read_builtin": "pyproject.toml of this very checkout",
     "core/arguments.py:_list_packages": "pyproject.toml of this very checkout",
     "api.py:FinishedStage._repr_html_": "a picture that the run has just written",
+    "models/pretrained.py:_explain_no_imagenet": "MANIFEST.json of the package",
     "api.py:push_to_hub": "a card is text; the rest is read by `_read_results`",
     "api.py:_read_results": "tests/test_hub.py damages it",
     "commands.py:_list_configs": "configs of the package",

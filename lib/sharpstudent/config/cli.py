@@ -13,7 +13,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sharpstudent.config.describe import print_resolved
 from sharpstudent.config.keys import FileKeys
@@ -144,7 +144,7 @@ def parse_command_line(argv: Sequence[str], *, stage: Stage, find_task: FindTask
     """
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # its search of all installed packages takes time
     _refuse_several_processes(stage)
-    read = _build_parser(stage).read(argv, lambda read: _list_keys(read, find_task))
+    read = _build_parser(stage).read(argv, lambda read: _list_keys(read, stage, find_task))
     _check_combination(read, stage)
     return _Command(read, stage, find_task).build()
 
@@ -190,13 +190,21 @@ def _build_parser(stage: Stage) -> Parser:
     return parser
 
 
-def _list_keys(read: Namespace, find_task: FindTask) -> list[str]:
-    """List the keys that CONFIG may have: those of every task and, if its own task can be found, those of that task."""
+def _list_keys(read: Namespace, stage: Stage, find_task: FindTask) -> dict[str, str]:
+    """List the keys that CONFIG may have, those of its task too if that can be found -> how `--set` names them.
+
+    A key that CONFIG sets for this stage alone is named with its group: the flat key would have no effect.
+    """
+    shared = {key: key for key in FileKeys.model_fields}
     try:
-        task = _find_named(read, {} if read.config_path is None else read_config_file(read.config_path), find_task)[1]
+        written = {} if read.config_path is None else read_config_file(read.config_path)
+        task = _find_named(read, written, find_task)[1]
     except UserError:
-        return [*FileKeys.model_fields]
-    return [*FileKeys.model_fields, *task.Section.model_fields]
+        return shared
+    group: Any = written.get(f"stage{stage}")
+    named = cast(dict[str, Any], group) if isinstance(group, dict) else {}
+    own = {key: f"stage{stage}.{key}" for key in named}
+    return {**shared, **{key: key for key in task.Section.model_fields}, **own}
 
 
 def _find_named(read: Namespace, keys: dict[str, Any], find_task: FindTask) -> tuple[str, type[TaskKind]]:
@@ -280,7 +288,18 @@ class _Command:
 
     def _describe(self, given: _Given, config: RunConfig) -> list[str]:
         """Explain the values of the stage, and warn of those that are odd."""
-        return [*describe_choices(given.keys, self.stage), *describe_weights(config, list_terms(given.task.terms))]
+        odd = [*describe_choices(given.keys, self.stage), *describe_weights(config, list_terms(given.task.terms))]
+        return [*odd, *self._list_idle(given.keys)]
+
+    def _list_idle(self, keys: FileKeys) -> list[str]:
+        """Warn of each `--set` of a key that CONFIG sets for this stage alone, which wins."""
+        named = {item.partition("=")[0].strip(): item.partition("=")[2] for item in self.read.overrides}
+        group, set_there = f"stage{self.stage}", keys.get_group(self.stage).model_fields_set
+        idle = [key for key in named if key in set_there and f"{group}.{key}" not in named]
+        return [
+            f"warning: --set {key} has no effect, because CONFIG has {group}.{key}: --set {group}.{key}={named[key]}"
+            for key in idle
+        ]
 
     def _start(self) -> CommandLine:
         assert self.given is not None

@@ -102,9 +102,33 @@ def advise_stage_1(pattern: str | None = None) -> str:
     Returns:
         The command; CONFIG stands for a config that is not known.
     """
-    config = next((word for word in sys.argv[1:] if word.endswith((".json", ".json5"))), "CONFIG")
-    named = re.search(r"([A-Za-z0-9_][A-Za-z0-9._-]*)_\*", pattern or "")
-    return f"python {SCRIPTS[1]} {shlex.quote(config)} -n {named[1] if named else 'pretrain'}"
+    name = _find_run_name(pattern or "") or "pretrain"
+    return f"python {SCRIPTS[1]} {shlex.quote(_find_given_config())} -n {name}"
+
+
+def advise_teacher(pattern: str) -> str | None:
+    """Write the command that trains a teacher, where a config of its name lies beside the one that was given.
+
+    Args:
+        pattern: The pattern of the teacher's weights, such as `output/demo_teacher_*/weights/best_model.pth`.
+
+    Returns:
+        The command; None where there is no such config.
+    """
+    name, given = _find_run_name(pattern), Path(_find_given_config())
+    own = given.with_name(f"{name}.json")
+    return f"python {SCRIPTS[1]} {shlex.quote(str(own))} -n {name}" if own.is_file() and own != given else None
+
+
+def _find_given_config() -> str:
+    """Find the config in the command line of this process; CONFIG stands for one that is not known."""
+    return next((word for word in sys.argv[1:] if word.endswith((".json", ".json5"))), "CONFIG")
+
+
+def _find_run_name(pattern: str) -> str | None:
+    """Find the name of the run whose folders a pattern of weights means."""
+    named = re.search(r"([A-Za-z0-9_][A-Za-z0-9._-]*)_\*", pattern)
+    return named[1] if named else None
 
 
 # The names that `--allow NAME` takes: each permits one thing that is otherwise refused. There is no other list of them.

@@ -15,12 +15,12 @@ import re
 import shlex
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import Problem, UserError, choose
 from sharpstudent.core.naming import name_commands
 
 T = TypeVar("T")
@@ -91,17 +91,18 @@ class Parser(argparse.ArgumentParser):
         if add_help:  # not listed among the options, because readers of the list have just used it
             self.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
         self._words: Sequence[str] = ()
+        self._examples = tuple(examples)
 
     def format_help(self) -> str:
         """Write the help, with commands as this process was called."""
         return name_commands(super().format_help())
 
-    def read(self, argv: Sequence[str], find_keys: Callable[[Namespace], Collection[str]] = lambda read: ()) -> Any:
+    def read(self, argv: Sequence[str], find_keys: Callable[[Namespace], Mapping[str, str]] = lambda read: {}) -> Any:
         """Read the command line; `--help` exits with 0.
 
         Args:
             argv: The words behind the program's name.
-            find_keys: Gives the config keys that the user may have meant by an unknown option.
+            find_keys: Gives the config keys that the user may have meant by an unknown option -> how each is written.
 
         Returns:
             The namespace of argparse, untyped: it has an attribute for each option.
@@ -125,21 +126,26 @@ class Parser(argparse.ArgumentParser):
         known = self._option_string_actions
         unknown = [word for word in self._words if word.startswith("--") and word.partition("=")[0] not in known]
         if unknown and "--" not in unknown:
-            raise UserError(*(self._explain(word, ()) for word in unknown))
-        raise UserError.about("command line", message, remedy=f"python {self.prog} --help")
+            raise UserError(*(self._explain(word, {}) for word in unknown))
+        help_text = f"python {self.prog} --help"
+        choice = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        if choice is not None:
+            choose(dict.fromkeys(re.findall(r"'([^']+)'", choice[2])), choice[1], "command line")
+        example = f"python {self._examples[0]}; see {help_text}" if self._examples else help_text
+        raise UserError.about("command line", message, remedy=example)
 
     def _find_value(self, word: str) -> str:
         """Find the value that the user gave for an unknown option: the word behind it."""
         rest = list(self._words)[list(self._words).index(word) + 1 :] if word in self._words else []
         return shlex.quote(rest[0]) if rest and _is_value(rest[0]) else "VALUE"
 
-    def _explain(self, word: str, keys: Collection[str]) -> Problem:
+    def _explain(self, word: str, keys: Mapping[str, str]) -> Problem:
         name, equals, value = word.partition("=")
         key = name.lstrip("-").replace("-", "_")
         if word.startswith("--") and key.split(".")[0] not in keys:  # `--epochs` for the key `epoch`
             key = next(iter(difflib.get_close_matches(key, keys, n=1, cutoff=0.85)), key)
         if key.split(".")[0] in keys:
-            remedy = f"write --set {key}={value if equals else self._find_value(word)}"
+            remedy = f"write --set {keys.get(key, key)}={value if equals else self._find_value(word)}"
             return Problem(word, "is a key of the config, not an option", remedy=remedy)
         if not word.startswith("-"):
             return Problem(word, "is one argument too many", remedy=f"python {self.prog} --help")

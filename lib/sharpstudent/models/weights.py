@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sharpstudent.config.run_config import SCRIPTS, advise_stage_1
+from sharpstudent.config.run_config import SCRIPTS, advise_stage_1, advise_teacher
 from sharpstudent.core.arguments import advise_make
 from sharpstudent.core.errors import UserError
 from sharpstudent.models.weight_files import EXAMPLES, RENAMED, normalise, read_tensors
@@ -331,6 +331,8 @@ def advise_weights(key: str, pattern: str) -> str:
     """
     if "teacher" not in key:
         return f"run stage 1 first: {advise_stage_1(pattern)}; or name the file"
+    if command := advise_teacher(pattern):
+        return f"train it first: {command}; or name the file"
     return (
         "put the teacher's checkpoint there (FFc23.tar is published for EfficientNet-B4; see weights/README.md), or "
         f"train a teacher with {SCRIPTS[1]}; `{advise_make('demo')}` runs without it"
