@@ -17,11 +17,21 @@ LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the README as the first page, and the decisions as pages without an entry in the menu."""
+    """Add the README as the first page, and a list of the decisions."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     text = re.sub(r"\]\(docs/", "](", readme)
     files.append(File.generated(config, "index.md", content=text))
+    files.append(File.generated(config, "decisions/index.md", content=list_decisions()))
     return files
+
+
+def list_decisions() -> str:
+    """Write the page that lists the decisions by their titles."""
+    lines = ["# Decisions", "", "Why it is as it is, half a page each.", ""]
+    for path in sorted((ROOT / "docs" / "decisions").glob("*.md")):
+        title = path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+        lines.append(f"- [{title}]({path.name})")
+    return "\n".join(lines) + "\n"
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
