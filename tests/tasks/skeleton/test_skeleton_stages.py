@@ -124,18 +124,19 @@ def test_an_answer_about_a_folder_names_files_that_cannot_be_read(trained: Workp
 
 
 def test_the_model_that_comes_with_the_package_names_movements_of_people_whom_it_has_not_seen(
-    trained: Workplace,
+    tmp_path: Path,
 ) -> None:
+    place = Workplace(tmp_path)
     arrays = np.load(ROOT / "demo/skeleton/ui_prmd_kinect.npz", allow_pickle=False)
     rows = list(csv.DictReader((ROOT / "demo/skeleton/index.csv").read_text().splitlines()))
     numbers = [number for number, row in enumerate(rows) if row["subject"] == "9" and row["repetition"] == "1"][:10]
-    folder = trained / "people"
+    folder = place / "people"
     folder.mkdir()
     for number in numbers:
         start, end = arrays["offsets"][number : number + 2]
         np.save(folder / f"m{int(rows[number]['movement']):02}.npy", arrays["xyz_mm"][start:end])
-    ended = trained.call("predict.py", "skeleton-nano", str(folder), "--unit", "mm", "--out", "found", "--workers", "1")
+    ended = place.call("predict.py", "skeleton-nano", str(folder), "--unit", "mm", "--out", "found", "--workers", "1")
     assert ended.code == 0, ended.err
-    found = json.loads((trained / "found/predictions.json").read_text())["predictions"]
+    found = json.loads((place / "found/predictions.json").read_text())["predictions"]
     movements = [one["details"]["actions"][0]["action"].partition(",")[0] for one in found]
     assert sum(name == MOVEMENTS[number] for number, name in enumerate(movements)) >= 8  # of ten
