@@ -66,6 +66,7 @@ TRAINING: dict[str, str] = {
     "--set stage{}.batch_size=null": "--set stage1.batch_size=null",
     "--set batch_per_rank=null": "--set batch_per_rank=null",
     "--set stage{}.batch_per_rank=null": "--set stage1.batch_per_rank=null",
+    "--set threads=1": "--set threads=1",
     "--set sync_batch_norm=false": "--set sync_batch_norm=false",
     "--set selection_metric=auc": "--set selection_metric=auc",
     "--set selection_metric={}": "--set selection_metric=auc",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from sharpstudent.metrics.metric import Metric
-from sharpstudent.train.alarms import find_alarms
+from sharpstudent.train.alarms import SlowSteps, find_alarms
 from sharpstudent.train.state import TrainState
 from sharpstudent.train.validate import ValidationResult
 from tiny_runs import TinyTask, make_config
@@ -60,3 +60,18 @@ def test_terms_out_of_balance_are_reported_once_and_only_after_the_schedules_end
     assert find(state, fine, ratio=0.01, settled=False) == ""
     assert "little is distilled" in find(state, fine, ratio=0.01)
     assert find(state, fine, ratio=0.01) == ""
+
+
+def test_steps_that_become_far_slower_on_several_threads_are_said_once() -> None:
+    def watch(device_type: str, threads: int, seconds: float) -> list[str]:
+        slow = SlowSteps(device_type, threads)
+        seen = [slow.see(one) for one in [0.5] * 10 + [0.6] * 10 + [seconds] * 40]
+        return [line for line in seen if line is not None]
+
+    (line,) = watch("cpu", 2, 30.0)
+    assert "took 30 s each, the first ones 0.5 s" in line
+    assert line.endswith("go on with --resume and --set threads=1")
+    assert watch("cpu", 2, 2.0) == []  # less than five times
+    assert watch("cpu", 1, 30.0) == watch("cuda", 2, 30.0) == []
+    fast = SlowSteps("cpu", 2)
+    assert [fast.see(one) for one in [0.01] * 10 + [0.5] * 40] == [None] * 50  # nobody waits for such steps

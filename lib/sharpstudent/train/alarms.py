@@ -6,6 +6,8 @@ that collapses. With too large a radius, SAM can drive a model to chance without
 
 from __future__ import annotations
 
+import statistics
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -29,6 +31,8 @@ CHANCE_BAND = 0.1  # as a share of the range from chance to perfect (.05 of an A
 CHANCE_EPOCHS = 3  # epochs in a row at chance before a warning: the first epoch alone may be
 WINDOW = 50  # steps over which the two losses are averaged
 JUMP = 3.0  # the loss at w + e is far above that at w from this ratio on
+SLOW_STEPS = 10  # whose median time is compared with that of as many first ones
+SLOW_RATIO, SLOW_SECONDS = 5.0, 1.0  # steps are far slower from this ratio and from this time [s] on
 JUMP_FLOOR = 1.0  # below this loss at w + e there is no warning (two classes at chance: 0.69)
 
 
@@ -185,6 +189,44 @@ class CollapseWatch:
             "or three times more, if the loss falls slowly but steadily)",
             "  and look at the samples (logs/first_batch.png, where the task draws it): are their labels right?",
         ]
+
+
+class SlowSteps:
+    """Watches the wall-clock time of steps on a CPU, and says once when they have become far slower.
+
+    The usual cause is that others compute on the same processors: threads that wait for one spin against each other.
+    Nothing of this is a part of the training's state.
+    """
+
+    def __init__(self, device_type: str, threads: int) -> None:
+        """Begin to watch.
+
+        Args:
+            device_type: The type of the device; only a `cpu` is watched.
+            threads: How many threads compute; one alone has nothing to wait for.
+        """
+        self._is_watching = device_type == "cpu" and threads > 1
+        self._threads = threads
+        self._first: list[float] = []
+        self._last: deque[float] = deque(maxlen=SLOW_STEPS)
+
+    def see(self, seconds: float) -> str | None:
+        """Take in what a step took [s]; returns a line for the user when it is time for one."""
+        if not self._is_watching:
+            return None
+        if len(self._first) < SLOW_STEPS:
+            self._first.append(seconds)
+            return None
+        self._last.append(seconds)
+        begun, now = statistics.median(self._first), statistics.median(self._last)
+        if len(self._last) < SLOW_STEPS or now < SLOW_SECONDS or now < SLOW_RATIO * begun:
+            return None
+        self._is_watching = False
+        return (
+            f"note: the last {SLOW_STEPS} steps took {now:.2g} s each, the first ones {begun:.2g} s. Perhaps others use "
+            f"these processors, on which the {self._threads} threads of this run wait for each other: stop it with "
+            "Ctrl-C, and go on with --resume and --set threads=1"
+        )
 
 
 def _advise_on_radius(config: RunConfig, rho: float) -> list[str]:

@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from sharpstudent.checkpoint.store import save_checkpoint, save_run_state
 from sharpstudent.config.run_config import SCRIPTS
 from sharpstudent.config.terms import list_terms
@@ -20,9 +22,9 @@ from sharpstudent.data.loader import LoadedBatch, Replaced, load_batches
 from sharpstudent.data.sampler import TrainSampler
 from sharpstudent.models.teachers import TeacherEnsemble, name_teachers
 from sharpstudent.optim.build import build_lr_schedule, build_rho_schedule
-from sharpstudent.report.console import ProgressLine
+from sharpstudent.report.console import ProgressLine, print_line
 from sharpstudent.task import Task
-from sharpstudent.train.alarms import find_alarms, note_unreadable, stop_if_too_many
+from sharpstudent.train.alarms import SlowSteps, find_alarms, note_unreadable, stop_if_too_many
 from sharpstudent.train.build import TrainingData, choose_memory_format
 from sharpstudent.train.callbacks import Callback, Callbacks, StageInfo
 from sharpstudent.train.debug.skipped import SkippedSteps
@@ -89,6 +91,7 @@ class Trainer:
         self._retry = MemoryRetry(run, step, own, task.example_batch(2))
         self._state = TrainState()
         self._last_save = time.monotonic()
+        self._slow_steps = SlowSteps(run.device.type, torch.get_num_threads())
         for note in data.notes:
             run.say(note)
         if items < size:
@@ -248,7 +251,11 @@ class Trainer:
             self._logger.draw_batch(batch)
         progress = self._progress
         settings = self._apply_schedules(progress)
+        begun = time.monotonic()
         result = self._retry(batch, progress)
+        slower = self._slow_steps.see(time.monotonic() - begun)
+        if slower is not None:  # on the console alone: logs hold nothing that depends on the clock
+            print_line(self._run.console, slower)
         state.parts = self._retry.raised_parts
         self._record_step(result, batch, progress, settings)
         state.step += 1
