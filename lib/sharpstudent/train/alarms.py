@@ -223,8 +223,8 @@ class SlowSteps:
             return None
         self._is_watching = False
         return (
-            f"note: the last {SLOW_STEPS} steps took {now:.2g} s each, the first ones {begun:.2g} s. Perhaps others use "
-            f"these processors, on which the {self._threads} threads of this run wait for each other: stop it with "
+            f"note: the last {SLOW_STEPS} steps took {now:.2g} s each, the first ones {begun:.2g} s. Perhaps others "
+            f"use these processors, on which the {self._threads} threads of this run wait for each other: stop it with "
             "Ctrl-C, and go on with --resume and --set threads=1"
         )
 
