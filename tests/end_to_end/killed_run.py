@@ -70,12 +70,14 @@ def launch(workers: int, way: str | None, draw: random.Random, seconds: float = 
     delay, point, after = draw.uniform(0.05, 0.9 * seconds + 0.1), draw.randint(1, 40), draw.random() < 0.5
     child = os.fork()
     if child == 0:
-        os.setsid()
+        os.setpgid(0, 0)
         if way == "save":
             die_in_a_save(point, after)
         elif way == "passes":
             die_between_passes(draw.randint(1, 12))
         os._exit(run_script(workers, log))
+    with contextlib.suppress(OSError):  # whoever is first: the child may not have come so far when it is killed
+        os.setpgid(child, child)
     status: int | None = None
     if way == "clock":
         end = time.monotonic() + delay

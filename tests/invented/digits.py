@@ -5,8 +5,6 @@ A whole task in one file. `docs/adding-a-task.md` walks through it.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from sharpstudent.task import Batch, ClassificationTask, ModelSpec, Sample, Samples, TaskSection, choose
@@ -97,9 +95,3 @@ class DigitsTask(ClassificationTask):
             targets={"label": torch.arange(count) % 10},
             rows={"id": names, "group": names},
         )
-
-    def finish_export(self, path: Path) -> list[str]:
-        """Write the classes beside the file, for a program that reads no metadata."""
-        target = path.with_suffix(".classes.txt")
-        target.write_text("\n".join(self.classes))
-        return [f"{target}: a class a line"]

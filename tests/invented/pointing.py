@@ -6,6 +6,8 @@ Chosen by the distance between the peak of the map and the target: lower is bett
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -155,3 +157,9 @@ class PointingTask(Task):
             rows={"id": names, "group": names},
             shared={"picture": "picture_index"},
         )
+
+    def finish_export(self, path: Path) -> list[str]:
+        """Write beside the file how maps are read, for a program that reads no metadata."""
+        target = path.with_suffix(".map.txt")
+        target.write_text("row column")
+        return [f"{target}: the axes of a map"]

@@ -128,9 +128,10 @@ class Parser(argparse.ArgumentParser):
         if unknown and "--" not in unknown:
             raise UserError(*(self._explain(word, {}) for word in unknown))
         help_text = f"python {self.prog} --help"
-        choice = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        choice = re.search(r"argument (.*): invalid choice: '(.*?)' \(choose from (.*)\)", message)
         if choice is not None:
-            choose(dict.fromkeys(re.findall(r"'([^']+)'", choice[2])), choice[1], "command line")
+            where = choice[1] if choice[1].startswith("-") else "command line"
+            choose(dict.fromkeys(re.findall(r"'([^']+)'", choice[3])), choice[2], where)
         example = f"python {self._examples[0]}; see {help_text}" if self._examples else help_text
         raise UserError.about("command line", message, remedy=example)
 
