@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from sharpstudent.core.arguments import EXIT_CODES, Parser, add_option, fill, read_number, read_path
+from sharpstudent.core.errors import format_count_of
 from sharpstudent.tasks.deepfake.options import OPTIONS
 from sharpstudent.tasks.deepfake.prepare.command_line import FOUND, Inspection, parse_command_line
 from sharpstudent.tasks.deepfake.swaps.people import ALL, CHOICES, SwapRequest
@@ -58,9 +59,12 @@ def swaps(words: Sequence[str]) -> None:
 
     say = partial(print_line, build_console())
     counts = run_swaps(request, say)
-    say(f"{counts.fake} fakes of {counts.real} real faces of {counts.people} people in {request.dest}")
+    fakes, faces = format_count_of(counts.fake, "fake"), format_count_of(counts.real, "real face")
+    say(f"{fakes} of {faces} of {format_count_of(counts.people, 'person')} in {request.dest}")
     if counts.left_out:
-        say(f"{counts.left_out} photos were left out, with the reason in {request.dest / 'left_out.csv'}")
+        say(
+            f"left out: {format_count_of(counts.left_out, 'photo')}, with the reason in {request.dest / 'left_out.csv'}"
+        )
 
 
 def parse_swaps(argv: Sequence[str]) -> SwapRequest:

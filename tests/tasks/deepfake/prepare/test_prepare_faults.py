@@ -44,7 +44,7 @@ def test_a_full_disk_stops_with_path_and_bytes_and_the_same_command_goes_on(sour
         assert not (dest / "manifest.arrow").exists()
         subprocess.run(["mount", "-o", "remount,size=2m", str(disk)], check=True)
         _, text = prepare(source, dest)
-        assert f"{len(finished)} clips are finished already" in text
+        assert f"{len(finished)} clips finished already" in text
         prepare(source, source.parent / "fresh")
         assert read_all(dest) == read_all(source.parent / "fresh")
 
@@ -130,7 +130,7 @@ def test_new_clips_join_a_packed_set_without_cropping_the_old_ones_again(source:
     write_clips(source, {"new": "face face"})
     _, text = prepare(source, tmp_path / "set", shards=True)
     assert "unpacking" in text
-    assert "8 clips are finished already, 1 are left" in text
+    assert "8 clips finished already, 1 left" in text
     prepare(source, tmp_path / "fresh", shards=True)
     assert read_all(tmp_path / "set") == read_all(tmp_path / "fresh")
 

@@ -104,7 +104,7 @@ def test_only_new_and_changed_clips_are_cropped(source: Path, tmp_path: Path) ->
     changed = source / "real" / "person é 1.txt"
     changed.write_text("face\nface\nface")
     counts, text = prepare(source, dest)
-    assert "7 clips are finished already, 2 are left" in text
+    assert "7 clips finished already, 2 left" in text
     same = [path for path in parts if path.stat().st_mtime_ns == parts[path]]
     assert len(same) == 7
     prepare(source, tmp_path / "fresh")
@@ -343,6 +343,6 @@ def test_masks_of_faceforensics_choose_the_person_and_a_changed_mask_crops_its_c
     assert (places, "in 2 fake clips of several people" in text) == ([4, 4], True)
     places, text = run(mask=small)
     assert (places, "in 1 fake clip of several people" in text) == ([21, 21], True)
-    assert "1 clips are finished already, 1 are left" in text
+    assert "1 clip finished already, 1 left" in text
     assert "1 of 2 fakes have no mask" in text
     assert run(mask=large)[0] == [4, 4]

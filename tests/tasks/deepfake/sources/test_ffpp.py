@@ -224,7 +224,7 @@ def test_the_task_makes_pairs_of_a_real_and_a_blended_face_and_reports_what_it_u
     assert (data.train.repeats, data.validation.repeats, data.validation.seed) == (3, 1, 7)
     assert data.notes == (
         "data (ffpp) train: 10 frames of 3 clips (c23)",
-        "data (ffpp) validation: 2 frames of 1 clips (c23)",
+        "data (ffpp) validation: 2 frames of 1 clip (c23)",
     )
     sample = data.train.make(0, np.random.default_rng(0))
     assert sample.targets["label"].tolist() == [0, 1]

@@ -226,7 +226,7 @@ def test_equal_photos_count_once_in_validation_and_training_names_them() -> None
     assert f"val: {same} {held_out}/copy.png (of {held_out}/0.png): each picture counts once" in splits.notes
     (note,) = (note for note in splits.notes if note.startswith(f"train: {same} {other}/copy.png"))
     assert note.endswith("in training they count each time; delete the copies")
-    assert "val: 2 faces of 1 people" in splits.notes
+    assert "val: 2 faces of 1 person" in splits.notes
 
 
 # --- CSV ------------------------------------------------------------------------------------------------------------

@@ -291,7 +291,7 @@ def test_other_settings_or_photos_are_refused_for_a_folder_that_holds_swaps() ->
         (lambda: None, {"dest": PEOPLE}, ("lies in PEOPLE",)),
         (lambda: DEST.write_text("x"), {}, ("is a file",)),
         (lambda: write_picture(DEST / "mine.png", draw_registered_face(1)), {}, ("holds something else", "mine.png")),
-        (lambda: shutil.rmtree(PEOPLE / "ann"), {}, ("of 1 people", "a swap takes two")),
+        (lambda: shutil.rmtree(PEOPLE / "ann"), {}, ("of 1 person", "a swap takes two")),
         (lambda: None, {"split": "test"}, ("has no split", "--split test")),
         (lambda: (PEOPLE / "swaps.json").write_text('{"made_by": "make_swaps.py", "settings": {}}'), {}, ("written",)),
     ],

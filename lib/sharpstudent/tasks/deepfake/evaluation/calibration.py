@@ -81,8 +81,9 @@ def describe_frames(frames: ScoredFrames) -> str:
     named = [kind for kind, _ in fakes.most_common(MOST_KINDS) if kind not in ("", "fake")]
     more = [f"{len(fakes) - MOST_KINDS} more kinds"] if len(fakes) > MOST_KINDS else []
     kinds = f" ({', '.join([*named, *more])})" if named else ""
-    people = len(set(zip(frames.sources, frames.groups, strict=True)))
-    return f"{len(frames)} frames of {people} people, {len(frames) - fakes.total()} real, {fakes.total()} fake{kinds}"
+    people = format_count_of(len(set(zip(frames.sources, frames.groups, strict=True))), "person")
+    counted = f"{len(frames) - fakes.total()} real, {fakes.total()} fake"
+    return f"{format_count_of(len(frames), 'frame')} of {people}, {counted}{kinds}"
 
 
 def choose_operating_points(

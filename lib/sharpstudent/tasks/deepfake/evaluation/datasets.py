@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from sharpstudent.config.run_config import RunConfig
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import Problem, UserError, format_count_of
 from sharpstudent.core.files import read_column_table
 from sharpstudent.evaluation import tables
 from sharpstudent.evaluation.command_line import DataRequest
@@ -126,8 +126,9 @@ def _describe(found: LabelledFaceSet) -> list[str]:
     about = found.about
     left_out = sum(about.without_decision.values())
     line = (
-        f"data {about.name} ({about.kind}{f', split {about.split}' if about.split else ''}): {about.frames:,} frames, "
-        f"{about.real:,} real and {about.fake:,} fake, of {about.videos:,} videos and {about.people:,} people"
+        f"data {about.name} ({about.kind}{f', split {about.split}' if about.split else ''}): "
+        f"{format_count_of(about.frames, 'frame')}, {about.real:,} real and {about.fake:,} fake, of "
+        f"{format_count_of(about.videos, 'video')} and {format_count_of(about.people, 'person')}"
     )
     reasons = "; ".join(f"{count:,} x {reason}" for reason, count in about.without_decision.items())
     undecided = [f"without a decision: {left_out:,} ({reasons})"] if left_out else []

@@ -159,7 +159,8 @@ def describe_counts(counts: Counts) -> list[str]:
         f"{format_count_of(counts.people, 'person')}",
     ]
     lines += [
-        f"  {name:<5} {faces:,} faces of {format_count_of(people, 'person')} in {clips:,} clips or photos"
+        f"  {name:<5} {format_count_of(faces, 'face')} of {format_count_of(people, 'person')} in "
+        f"{clips:,} {'clip or photo' if clips == 1 else 'clips or photos'}"
         for name, (faces, clips, people) in counts.by_split.items()
     ]
     return [*lines, *describe_reasons(counts), *describe_bystanders(counts.unsure_fakes)]

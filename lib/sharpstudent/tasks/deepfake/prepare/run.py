@@ -197,7 +197,7 @@ class _Preparation:
         request, dest = self._request, self._dest
         done_before = len(self._jobs) - len(jobs)
         if done_before:
-            self._say(f"{done_before:,} clips are finished already, {len(jobs):,} are left")
+            self._say(f"{format_count_of(done_before, 'clip')} finished already, {len(jobs):,} left")
         build = functools.partial(finished.ClipWorker, dest, self._root, request.crop, build_cropper)
         with ClipProgress(self._console, len(jobs)) as progress, self._choose_pool(build) as pool:
             for job, result in pool.run(jobs, progress.tick):

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from sharpstudent.core.arguments import advise_make
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import Problem, UserError, format_count_of
 from sharpstudent.core.naming import name_file
 from sharpstudent.modalities.faces.video import choose_frames
 from sharpstudent.tasks.deepfake.layouts.clip import FrameFiles
@@ -71,7 +71,8 @@ def find_faces(root: Path, *, compression: str, frames_per_clip: int, allow_shar
         if not faces:
             raise UserError(_explain_empty(base, root / file_name, videos[split]))
         splits[split] = tuple(faces)
-        notes.append(f"{split}: {len(faces)} frames of {len({face.clip_id for face in faces})} clips ({compression})")
+        clips_told = format_count_of(len({face.clip_id for face in faces}), "clip")
+        notes.append(f"{split}: {format_count_of(len(faces), 'frame')} of {clips_told} ({compression})")
     return FaceSplits(splits["train"], splits["validation"], tuple(notes))
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sharpstudent.core.arguments import advise_make
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import Problem, UserError, format_count_of
 from sharpstudent.core.naming import name_file
 from sharpstudent.data.splits import choose_validation_identities
 from sharpstudent.tasks.deepfake.layouts.clip import Found
@@ -92,7 +92,8 @@ def find_faces(
     notes = [*about.notes, *about.describe_rejected()]
     notes += [f"test: {is_test:,} photos, not opened"] if is_test else []
     notes += [
-        f"{split}: {len(members)} faces of {len({face.identity for face in members})} people"
+        f"{split}: {format_count_of(len(members), 'face')} of "
+        f"{format_count_of(len({face.identity for face in members}), 'person')}"
         for split, members in faces.items()
     ]
     notes += [*copy_notes, *crops.notes, *(f"left out {path}: {reason}" for path, reason in crops.rejected.items())]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sharpstudent.core.arguments import advise_make
-from sharpstudent.core.errors import UserError
+from sharpstudent.core.errors import UserError, format_count_of
 from sharpstudent.tasks.deepfake.layouts.listing import Reject
 from sharpstudent.tasks.deepfake.sources.photos import LAYOUT, SPLITS, Photo, read_photos, split_photos
 
@@ -87,7 +87,7 @@ def list_photos(request: SwapRequest, reject: Reject, say: Callable[[str], None]
         of_split = "" if request.split == ALL else f" of split {request.split}"
         raise UserError.about(
             str(request.people),
-            f"has photos{of_split} of {len(people)} people: a swap takes two",
+            f"has photos{of_split} of {format_count_of(len(people), 'person')}: a swap takes two",
             expected=LAYOUT,
             got=", ".join(people) or ", ".join(f"{n} of {s}" for s, n in Counter(p.split for p in photos).items()),
             remedy="add photos of other people, or choose another --split",
