@@ -39,7 +39,7 @@ class GazeTask(Task):
     section: GazeSection
     metrics: ClassVar[Mapping[str, Metric]] = METRICS
     details = "sharpstudent.tasks.gaze.gaze_answer:LookDetails"
-    unit, group_unit = "head", "picture"
+    unit, group_unit = "head", "group"  # a person where the labels name people, else a picture
     renderer = "sharpstudent.tasks.gaze.gaze_renderer:GazeRenderer"
     pretrained: ClassVar[Mapping[str, str]] = {"imagenet": "sharpstudent.tasks.gaze.model:load_backbone"}
 
