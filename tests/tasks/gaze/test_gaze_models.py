@@ -136,6 +136,7 @@ def test_what_pooling_adds_is_the_look_the_place_and_their_product() -> None:
 def test_features_are_computed_once_for_the_same_pixels(tmp_path) -> None:
     model = build_small()
     cache, calls = FeatureCache(tmp_path / "features"), []
+    cache.is_on = True
     model.backbone.register_forward_hook(lambda module, inputs, output: calls.append(len(inputs[0])))
     image = torch.rand(3, 3, 32, 32)
     with torch.no_grad():
@@ -152,6 +153,20 @@ def test_features_are_computed_once_for_the_same_pixels(tmp_path) -> None:
         with torch.no_grad():
             assert torch.equal(cache(model.backbone, image), again)
         assert file.read_bytes() == whole
+
+
+def test_only_a_training_keeps_features_so_latency_and_answers_are_of_whole_models(tmp_path) -> None:
+    folder = tmp_path / "features"
+    task = GazeTask(GazeTask.Section(data_root=str(tmp_path), feature_cache=str(folder), image_size=32))
+    model = task.build_student(ModelSpec("gazelle_test_vit", SMALL)).eval()
+    inputs = task.example_batch(1).inputs
+    with torch.no_grad():
+        model(**inputs)
+        assert not folder.exists()
+        with pytest.raises(UserError):  # there is no data here; what counts is that training data was asked for
+            task.open_data("train", "validation")
+        model(**inputs)
+        assert folder.exists()
 
 
 def test_maps_of_another_size_are_resized_and_said() -> None:

@@ -21,12 +21,17 @@ DIGEST_BYTES = 16
 
 
 class FeatureCache:
-    """A folder of features."""
+    """A folder of features.
+
+    Attributes:
+        is_on: Whether features are kept and read; else the backbone computes each time.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Name the folder; it is made when the first entry is written."""
         self._folder = folder
         self._weights = ""
+        self.is_on = False
 
     def __call__(self, backbone: nn.Module, image: Tensor) -> Tensor:
         """Compute `backbone(image)`, or read it where it was computed before.
@@ -38,7 +43,7 @@ class FeatureCache:
         Returns:
             float32 (I, C, h, w), rounded to float16.
         """
-        if type(image) is not Tensor or image.device.type == "meta" or torch.jit.is_tracing():
+        if not self.is_on or type(image) is not Tensor or image.device.type == "meta" or torch.jit.is_tracing():
             return backbone(image)
         if torch.compiler.is_compiling() or torch.compiler.is_exporting():
             return backbone(image)

@@ -57,6 +57,6 @@ class GazeSection(TaskSection):
     )
     feature_cache: PathText | None = Field(
         None,
-        description="folder that keeps what frozen backbones compute of pictures that were seen before; it is worth it "
-        "only without augmentation (crop, flip and jitter 0)",
+        description="folder that keeps, in training, what frozen backbones compute of pictures that were seen before; "
+        "it is worth it only without augmentation (crop, flip and jitter 0)",
     )

@@ -5,6 +5,7 @@ Importing this module loads neither torch nor OpenCV.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from sharpstudent.tasks.gaze.section import GazeSection
 if TYPE_CHECKING:
     from torch import nn
 
+    from sharpstudent.tasks.gaze.feature_cache import FeatureCache
     from sharpstudent.tasks.gaze.heads import Scene
 
 # The data set's part that each split is taken from, where the data has no validation part.
@@ -41,6 +43,7 @@ class GazeTask(Task):
     details = "sharpstudent.tasks.gaze.gaze_answer:LookDetails"
     unit, group_unit = "head", "group"  # a person where the labels name people, else a picture
     renderer = "sharpstudent.tasks.gaze.gaze_renderer:GazeRenderer"
+    _is_training = False  # whether the training split has been opened
     pretrained: ClassVar[Mapping[str, str]] = {"imagenet": "sharpstudent.tasks.gaze.model:load_backbone"}
 
     @property
@@ -67,6 +70,8 @@ class GazeTask(Task):
 
         for split in splits:
             choose(PARTS, split, "split")
+        if "train" in splits:
+            self._keep_features()
         named = {split: self._find_part(split) for split in splits}
         parts = {part: self._read_part(part) for part in dict.fromkeys(named.values())}
         has_own = has_validation(Path(self.section.data_root))
@@ -136,8 +141,21 @@ class GazeTask(Task):
         from sharpstudent.tasks.gaze.model import GazeModel
 
         cache = None if self.section.feature_cache is None else FeatureCache(Path(self.section.feature_cache))
+        if cache is not None:
+            cache.is_on = self._is_training
+            self._caches.append(cache)
         inout = inout or spec.name.endswith(INOUT)
         return GazeModel(spec.name, side=self.image_size, inout=inout, options=spec.options, cache=cache)
+
+    def _keep_features(self) -> None:
+        """Let the models of this training keep features. Latency, answers and exports are those of whole models."""
+        self._is_training = True
+        for cache in self._caches:
+            cache.is_on = True
+
+    @functools.cached_property
+    def _caches(self) -> list[FeatureCache]:
+        return []
 
     @property
     def image_size(self) -> int:
