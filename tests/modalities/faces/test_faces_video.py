@@ -206,6 +206,22 @@ assert "OPENCV_FFMPEG_LOGLEVEL" not in os.environ
     assert set(ended.stderr.split()) <= {"use"}  # what the caller prints comes through
 
 
+def test_threads_that_silence_opencv_at_the_same_time_leave_everything_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They end in another order than that in which they began."""
+    monkeypatch.delenv("OPENCV_FFMPEG_LOGLEVEL", raising=False)
+    level = cv2.utils.logging.getLogLevel()
+    first, second = video.silence_opencv(), video.silence_opencv()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert os.environ["OPENCV_FFMPEG_LOGLEVEL"]  # the second is still at work
+    second.__exit__(None, None, None)
+    assert "OPENCV_FFMPEG_LOGLEVEL" not in os.environ
+    assert cv2.utils.logging.getLogLevel() == level
+
+
 # --- torchcodec -----------------------------------------------------------------------------------------------------
 
 

@@ -19,6 +19,7 @@ import functools
 import importlib.util
 import os
 import sys
+import threading
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from numpy.typing import NDArray
 from sharpstudent.core.arguments import advise_extra
 from sharpstudent.core.files import check_plain, explain
 
+FFMPEG_LEVEL = "OPENCV_FFMPEG_LOGLEVEL"
 FFMPEG_QUIET = "-8"  # FFmpeg's own number for no messages at all
 LIBAVUTIL_VERSIONS = range(61, 55, -1)  # of FFmpeg 9 to 4, which torchcodec knows
 
@@ -66,24 +68,50 @@ def open_stream(path: Path | str | int, backend: str | None = None) -> Generator
         stream.close()
 
 
+class _Silence:
+    """Who wants OpenCV silent now, over all threads: the first of them silences it, the last restores what was before."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count = 0
+        self._before: tuple[int, str | None] = (0, None)
+
+    def begin(self) -> None:
+        with self._lock:
+            if self._count == 0:
+                level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+                self._before = level, os.environ.get(FFMPEG_LEVEL)
+                os.environ[FFMPEG_LEVEL] = FFMPEG_QUIET
+            self._count += 1
+
+    def end(self) -> None:
+        with self._lock:
+            self._count -= 1
+            if self._count > 0:
+                return
+            level, of_ffmpeg = self._before
+            if of_ffmpeg is None:
+                os.environ.pop(FFMPEG_LEVEL, None)
+            else:
+                os.environ[FFMPEG_LEVEL] = of_ffmpeg
+            cv2.utils.logging.setLogLevel(level)
+
+
+_SILENCE = _Silence()
+
+
 @contextlib.contextmanager
 def silence_opencv() -> Generator[None]:
-    """Keep OpenCV and its FFmpeg from printing messages about damaged files.
+    """Keep OpenCV and its FFmpeg from printing messages about damaged files; threads may do so at the same time.
 
     FFmpeg's level is read once a process, when OpenCV first opens a video: code that opened one before has set it for
     all.
     """
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    before = os.environ.get("OPENCV_FFMPEG_LOGLEVEL")
-    os.environ["OPENCV_FFMPEG_LOGLEVEL"] = FFMPEG_QUIET
+    _SILENCE.begin()
     try:
         yield
     finally:
-        if before is None:
-            os.environ.pop("OPENCV_FFMPEG_LOGLEVEL", None)  # another thread may have done so
-        else:
-            os.environ["OPENCV_FFMPEG_LOGLEVEL"] = before
-        cv2.utils.logging.setLogLevel(level)
+        _SILENCE.end()
 
 
 class OpenCvStream:
