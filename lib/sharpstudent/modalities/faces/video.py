@@ -69,7 +69,7 @@ def open_stream(path: Path | str | int, backend: str | None = None) -> Generator
 
 
 class _Silence:
-    """Who wants OpenCV silent now, over all threads: the first of them silences it, the last restores what was before."""
+    """How many threads want OpenCV silent: the first silences it, the last restores what was before."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
