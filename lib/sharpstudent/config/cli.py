@@ -396,7 +396,7 @@ class _Command:
         if fixed:
             what = f"cannot change {', '.join(fixed)} of a run that is resumed without its CONFIG"
             remedy = "name the CONFIG too, and permit the change with --allow changed-config"
-            raise UserError.about("--set", what, "device, num_workers, output_root or patience", remedy=remedy)
+            raise UserError.about("--set", what, f"one of {', '.join(FREE_KEYS)}", remedy=remedy)
         return validate_keys(values, None)
 
     def _finish(

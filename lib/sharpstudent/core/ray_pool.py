@@ -61,6 +61,7 @@ class RayPool(Generic[Task, Result]):
         self._idle: list[Any] = []
         self._nodes: dict[Any, str] = {}  # actor -> its node
         self._done, self._tries = Counter[str](), Counter[int]()
+        self._failed_starts = 0
 
     def __enter__(self) -> RayPool[Task, Result]:
         self._ray = connect(self._address)
@@ -127,8 +128,8 @@ class RayPool(Generic[Task, Result]):
         try:
             node, worker, host = self._get(reference)
         except self._ray.exceptions.RayActorError as error:
-            self._tries[-1] += 1
-            if self._tries[-1] >= MOST_TRIES:
+            self._failed_starts += 1
+            if self._failed_starts >= MOST_TRIES:
                 raise _explain("its workers do not start", error) from None
             return
         self._nodes[actor] = node

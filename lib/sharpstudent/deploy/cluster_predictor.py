@@ -33,13 +33,10 @@ class ClusterPredictor:
             task: The class of the task.
             command: The command line, with the address of the cluster.
             say: Prints a line.
-
-        Raises:
-            UserError: Where the command says that only one input is judged at a time.
         """
         assert command.ray is not None
-        self._build = functools.partial(build_reader, task, command)
-        self._pool = functools.partial(RayPool, self._build, command.ray, count=None, say=say)
+        build = functools.partial(build_reader, task, command)
+        self._pool = functools.partial(RayPool, build, command.ray, count=None, say=say)
 
     def read(self, sources: Sequence[InputSource], *, workers: int) -> Generator[tuple[InputSource, Iterator[Table]]]:
         """Give each input with the iterator of its tables.
