@@ -32,7 +32,7 @@ from sharpstudent.data.sampler import evaluation_batches
 from sharpstudent.evaluation.command_line import EvaluationRequest
 from sharpstudent.evaluation.renderer import Session
 from sharpstudent.metrics.checks import NO_SAMPLES, SHOWN, MetricError, name_some
-from sharpstudent.models.forward import evaluation_mode, run_model
+from sharpstudent.models.forward import evaluation_mode, run_model, sharing_frozen_parts
 from sharpstudent.registry import find_task
 from sharpstudent.report.results import EvaluatedSet
 from sharpstudent.task import Task
@@ -83,8 +83,9 @@ def compute_tables(
         for batch, unreadable in loader:
             between_batches()
             batch = batch.to(device)
-            for model, tables in zip(models, parts, strict=True):
-                tables.append(make_table(task, run_model(model, batch.inputs), batch))
+            with sharing_frozen_parts() if len(models) > 1 else contextlib.nullcontext():
+                for model, tables in zip(models, parts, strict=True):
+                    tables.append(make_table(task, run_model(model, batch.inputs), batch))
             replaced += unreadable
     if ranks is not None:
         found = ranks.gather((parts, replaced))

@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import inspect
 from collections.abc import Generator, Mapping
+from contextvars import ContextVar
 
 from torch import Tensor, nn
 
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.types import Outputs
+from sharpstudent.models.weights import compute_weights_hash
+
+_kept: ContextVar[dict[tuple[str, str], Tensor] | None] = ContextVar("kept", default=None)
 
 
 @functools.cache
@@ -86,3 +91,31 @@ def evaluation_mode(*models: nn.Module) -> Generator[None]:
 def count_parameters(model: nn.Module) -> int:
     """Count trainable and frozen parameters."""
     return sum(p.numel() for p in model.parameters())
+
+
+@contextlib.contextmanager
+def sharing_frozen_parts() -> Generator[None]:
+    """Let models that run on one batch, one after the other, share what equal frozen parts of theirs compute."""
+    token = _kept.set({})
+    try:
+        yield
+    finally:
+        _kept.reset(token)
+
+
+def run_frozen(part: nn.Module, values: Tensor) -> Tensor:
+    """Compute `part(values)`; within `sharing_frozen_parts` once for all parts of equal weights and equal values.
+
+    Args:
+        part: A frozen part of a model, which draws nothing and has no state that a call changes.
+        values: Its input.
+    """
+    kept = _kept.get()
+    if kept is None:
+        return part(values)
+    digest = hashlib.sha256(f"{values.dtype}{tuple(values.shape)}".encode())
+    digest.update(values.detach().cpu().contiguous().numpy().tobytes())
+    key = (compute_weights_hash(part), digest.hexdigest())
+    if key not in kept:
+        kept[key] = part(values)
+    return kept[key]

@@ -7,6 +7,7 @@ import torch
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.types import ModelSpec
 from sharpstudent.criterion.distillation import compute_kd_over_pixels
+from sharpstudent.models.forward import sharing_frozen_parts
 from sharpstudent.models.weights import load_weights
 from sharpstudent.tasks.gaze.feature_cache import FeatureCache
 from sharpstudent.tasks.gaze.model import GazeHead, GazeModel, build_coverage, build_masks, build_positions
@@ -51,6 +52,26 @@ def test_a_picture_is_encoded_once_for_all_its_heads() -> None:
     for row, picture in enumerate((0, 0, 1)):
         alone = model(image[picture : picture + 1], torch.tensor([0]), BOX[row : row + 1])["heatmap"]
         torch.testing.assert_close(together[row], alone[0], rtol=1e-4, atol=1e-5)
+
+
+def test_models_that_are_evaluated_together_encode_a_picture_once_for_each_different_backbone() -> None:
+    first, second, other = build_small(), build_small(dim=48), build_small()
+    second.backbone.load_state_dict(first.backbone.state_dict())
+    seen: list[str] = []
+    for name, model in (("first", first), ("second", second), ("other", other)):
+        model.backbone.register_forward_hook(lambda *_, name=name: seen.append(name))
+    image = torch.rand(1, 3, 32, 32)
+    models, index = (first, second, other), torch.tensor([0, 0, 0])
+    alone = [model(image, index, BOX)["heatmap"] for model in models]
+    assert seen == ["first", "second", "other"]
+    with sharing_frozen_parts():
+        together = [model(image, index, BOX)["heatmap"] for model in models]
+        assert seen[3:] == ["first", "other"]
+        first(image.flip(3), index, BOX)  # other pixels are another picture
+        assert seen[5:] == ["first"]
+    assert all(torch.equal(one, two) for one, two in zip(alone, together, strict=True))
+    second(image, index, BOX)
+    assert seen[6:] == ["second"]
 
 
 def test_the_backbone_is_frozen_and_stays_in_evaluation_mode() -> None:

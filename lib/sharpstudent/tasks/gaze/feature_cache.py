@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from sharpstudent.core.files import read_plain
 from sharpstudent.core.io import make_folder, write_bytes_atomically
+from sharpstudent.models.forward import run_frozen
 from sharpstudent.models.weights import compute_weights_hash
 
 DIGEST_BYTES = 16
@@ -44,7 +45,7 @@ class FeatureCache:
             float32 (I, C, h, w), rounded to float16.
         """
         if not self.is_on or type(image) is not Tensor or image.device.type == "meta" or torch.jit.is_tracing():
-            return backbone(image)
+            return run_frozen(backbone, image)
         if torch.compiler.is_compiling() or torch.compiler.is_exporting():
             return backbone(image)
         self._weights = self._weights or compute_weights_hash(backbone)[:16]

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.types import Outputs
+from sharpstudent.models.forward import run_frozen
 from sharpstudent.tasks.gaze.backbones import Backbone, BackboneName, read_name
 from sharpstudent.tasks.gaze.map_metrics import MAP_SIDE
 
@@ -219,7 +220,7 @@ class GazeModel(nn.Module):
         if not self.is_frozen:
             return self.backbone(image)
         with torch.no_grad():
-            return self.backbone(image) if self._cache is None else self._cache(self.backbone, image)
+            return run_frozen(self.backbone, image) if self._cache is None else self._cache(self.backbone, image)
 
     def adapt_tensors(self, tensors: Mapping[str, Tensor], classes: int) -> tuple[dict[str, Tensor], list[str]]:
         """Fit the tensors of a file to this model, by their names without prefixes.
