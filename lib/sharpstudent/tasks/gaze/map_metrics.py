@@ -98,16 +98,17 @@ def compute_picture_aucs(
     return found
 
 
-def mark_square(points: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Mark the cells of the squares of 19 x 19 around points (N, 2) in 0..1, cut off at the edges: (N, 4096)."""
+def find_squares(points: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Find the squares of 19 x 19 cells around points (N, 2) in 0..1, cut off at the edges.
+
+    Returns:
+        The first column and row (N, 2), and those behind the last (N, 2).
+    """
     import numpy as np
 
     centre = points.astype(np.float64) * MAP_SIDE
     low = np.maximum((centre - VAT_REACH).astype(int), 0)
-    high = np.minimum((centre + VAT_REACH + 1).astype(int), MAP_SIDE)
-    cells = np.arange(MAP_SIDE)
-    along = [(cells >= low[:, axis, None]) & (cells < high[:, axis, None]) for axis in (0, 1)]
-    return (along[1][:, :, None] & along[0][:, None, :]).reshape(len(points), MAP_SIDE * MAP_SIDE)
+    return low, np.minimum((centre + VAT_REACH + 1).astype(int), MAP_SIDE)
 
 
 def compute_square_aucs(maps: NDArray[np.float32], points: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -122,14 +123,16 @@ def compute_square_aucs(maps: NDArray[np.float32], points: NDArray[np.float32]) 
     """
     import numpy as np
 
-    chosen, cells = mark_square(points), maps.reshape(len(maps), MAP_SIDE * MAP_SIDE)
+    low, high = find_squares(points)
+    ranked = np.sort(maps.reshape(len(maps), -1), axis=1)
+    has_ties = (ranked[:, 1:] == ranked[:, :-1]).any(1)
     found = np.full(len(maps), np.nan)
-    for row, ranked in enumerate(np.sort(cells, axis=1)):
-        own = np.sort(cells[row, chosen[row]])
-        count, others = len(own), len(ranked) - len(own)
-        # Twice the mean rank, from 0, of each positive; ties share theirs.
-        ranks = int(np.searchsorted(ranked, own, "left").sum()) + int(np.searchsorted(ranked, own, "right").sum())
-        found[row] = (ranks - count * count) / (2 * count * others)
+    for row, ((left, top), (right, bottom)) in enumerate(zip(low.tolist(), high.tolist(), strict=True)):
+        own = np.sort(maps[row, top:bottom, left:right].ravel())
+        below = int(np.searchsorted(ranked[row], own, "left").sum())
+        # Ranks count from 0; ties share their mean rank, and a value that is there once has one cell up to itself.
+        up_to = int(np.searchsorted(ranked[row], own, "right").sum()) if has_ties[row] else below + len(own)
+        found[row] = (below + up_to - len(own) ** 2) / (2 * len(own) * (ranked.shape[1] - len(own)))
     return found
 
 
