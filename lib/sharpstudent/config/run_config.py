@@ -102,7 +102,7 @@ def advise_stage_1(pattern: str | None = None) -> str:
     Returns:
         The command; CONFIG stands for a config that is not known.
     """
-    name = _find_run_name(pattern or "") or "pretrain"
+    name = find_run_name(pattern or "") or "pretrain"
     return f"python {SCRIPTS[1]} {shlex.quote(_find_given_config())} -n {name}"
 
 
@@ -115,7 +115,7 @@ def advise_teacher(pattern: str) -> str | None:
     Returns:
         The command; None where there is no such config.
     """
-    name, given = _find_run_name(pattern), Path(_find_given_config())
+    name, given = find_run_name(pattern), Path(_find_given_config())
     own = given.with_name(f"{name}.json")
     return f"python {SCRIPTS[1]} {shlex.quote(str(own))} -n {name}" if own.is_file() and own != given else None
 
@@ -125,7 +125,7 @@ def _find_given_config() -> str:
     return next((word for word in sys.argv[1:] if word.endswith((".json", ".json5"))), "CONFIG")
 
 
-def _find_run_name(pattern: str) -> str | None:
+def find_run_name(pattern: str) -> str | None:
     """Find the name of the run whose folders a pattern of weights means."""
     named = re.search(r"([A-Za-z0-9_][A-Za-z0-9._-]*)_\*", pattern)
     return named[1] if named else None
@@ -596,6 +596,11 @@ class RunConfig(RunKeys):
     compute: ComputeSection = Field(default_factory=ComputeSection)  # an instance would build its schema at import
     criterion: tuple[TermSection, ...]
     allow: tuple[str, ...] = ()
+
+    @property
+    def folder_stem(self) -> str:
+        """What the name of a run folder begins with, before its time: `NAME_CONFIG`, or `NAME` where both are equal."""
+        return self.name if self.name == self.config_name else f"{self.name}_{self.config_name}"
 
 
 def take_fields(source: BaseModel, model: type[BaseModel]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -150,7 +151,7 @@ def find_own_run(wanted: RunConfig, task: type[TaskKind]) -> tuple[Path | None, 
 
 
 def _is_named(folder: Path, wanted: RunConfig) -> bool:
-    return folder.name.startswith(f"{wanted.name}_{wanted.config_name}_")
+    return re.match(re.escape(wanted.folder_stem) + r"_\d\d_", folder.name) is not None
 
 
 def _list_folders(root: Path) -> list[Path]:

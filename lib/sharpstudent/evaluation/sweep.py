@@ -225,7 +225,7 @@ class Sweep:
     def _look(self, place: int, run: PlannedRun) -> bool:
         """Take over what the epochs of a trial gave; returns whether it is hopeless."""
         # By the name of the folder, which is asked every second: no other trial has it.
-        logs = self.planner.out.glob(f"runs/{run.config.name}_{run.config.config_name}_*/logs/metrics.csv")
+        logs = self.planner.out.glob(f"runs/{run.config.folder_stem}_*/logs/metrics.csv")
         newest = max(logs, key=lambda path: path.stat().st_mtime_ns, default=None)
         rows = [] if newest is None else read_epochs(newest.parents[1])
         history = {int(row["epoch"]): self.turn(row[self.column]) for row in rows if row.get(self.column) is not None}

@@ -271,6 +271,6 @@ class Interrupts:
 
 
 def _make_run_folder(config: RunConfig) -> Path:
-    """Make `output/<name>_<config>_<mm_dd_HH_MM_SS>`."""
+    """Make `output/<name>_<config>_<mm_dd_HH_MM_SS>`; a name that is also the config's is written once."""
     stamp = datetime.now().strftime("%m_%d_%H_%M_%S")
-    return make_new_folder(Path(config.output_root) / f"{config.name}_{config.config_name}_{stamp}")
+    return make_new_folder(Path(config.output_root) / f"{config.folder_stem}_{stamp}")
