@@ -195,7 +195,7 @@ PASTED: dict[str, str] = {
 HERE = {
     "python evaluate_model.py MODEL --validation SET --store": "test_advised_options_of_an_evaluation_are_accepted",
     "pip install {}": "test_advised_packages_are_those_of_the_extras",
-    "python main_distillation.py {} -n {}{}": "test_a_missing_stage_1_is_run_as_its_message_says_and_then_stage_2",
+    "python {} {} -n {}{}": "test_a_trained_teacher_leads_to_its_student_and_that_to_stage_2",
     "python prepare_faces.py check {}": "test_the_end_of_a_preparation_names_two_commands_that_are_accepted",
     "python train_student_only.py configs/config_SBI.json -n NAME --set data_source=manifest": (
         "test_the_end_of_a_preparation_names_two_commands_that_are_accepted"
@@ -321,6 +321,27 @@ def test_a_missing_stage_1_is_run_as_its_message_says_and_then_stage_2(taught: W
     assert second.code == 0 or "weak-teacher" in second.err, second.err
     if second.code:  # one epoch makes weak teachers: this message, too, says what to add
         assert taught.call(STAGE_2, CONFIG, "-n", "run", "--allow", "weak-teacher").code == 0
+
+
+def test_a_trained_teacher_leads_to_its_student_and_that_to_stage_2(tiny: Workplace) -> None:
+    text = (tiny / CONFIG).read_text().replace('"epoch": 2', '"epoch": 1')
+    (tiny / CONFIG).write_text(text)
+    alone = re.sub(r'"(teacher|teacher_weights|pretrained_student_weights)": "[^"]*",?', "", text)
+    (tiny / "configs/big.json").write_text(alone.replace("test_efficientnet", "test_resnet"))
+    teacher = tiny.call(
+        STAGE_1, "configs/big.json", "-n", "big", "--set", "data_root=data/labelled", "--set", "lr=0.02"
+    )
+    assert teacher.code == 0, teacher.err
+    assert (
+        f"configs/big.json names no teacher, so that there is no stage 2. This model can teach the student of {CONFIG}"
+        in teacher.out
+    )
+    assert "lr=0.02" not in teacher.out.split("Next:")[1]  # the student's data are the same, its training is not
+    student = paste(tiny, teacher.out, f"{STAGE_1} {CONFIG}")
+    assert student.code == 0, student.err
+    second = paste(tiny, student.out, f"{STAGE_2} {CONFIG}")
+    assert second.code == 0 or "weak-teacher" in second.err, second.err
+    assert f"teacher output/{tiny.find_run('big').name}/weights/best_model.pth" in second.out
 
 
 def test_a_run_of_the_other_stage_is_resumed_by_the_command_in_the_message(tiny: Workplace) -> None:

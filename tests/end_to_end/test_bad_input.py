@@ -273,11 +273,11 @@ def test_a_batch_too_small_for_batchnorm_is_refused_with_the_remedy(tiny: Workpl
     assert_refused(ended, "stage1.batch_size", "BatchNorm", "--set stage1.batch_size=2")
 
 
-def test_a_run_outside_the_configs_pattern_says_which_pattern_to_write(tiny: Workplace) -> None:
+def test_a_run_outside_the_configs_pattern_is_named_in_the_command_of_stage_2(tiny: Workplace) -> None:
     ended = tiny.call(STAGE_1, CONFIG, "-n", "other", "--set", "epoch=1")
-    assert "finds this run" not in ended.out
     best = f"output/{tiny.find_run('other').name}/weights/best_model.pth"
-    assert f'in {CONFIG} set "pretrained_student_weights": "{best}"' in ended.out
+    words = f"--set epoch=1 --set pretrained_student_weights={best}"
+    assert f"python {STAGE_2} {CONFIG} -n run {words}\n" in ended.out
 
 
 # Numbers that are not finite.

@@ -293,7 +293,6 @@ def test_resuming_a_finished_run_says_that_nothing_is_left_to_do(tiny: Workplace
     again = tiny.call(STAGE_1, "--resume", "first")
     assert again.code == 0
     assert "nothing left to do" in again.out
-    assert "finds this run" in again.out
     assert f"python {STAGE_2} {CONFIG} -n run" in again.out  # not the run's own config.json, which is of another form
     assert read_weights(tiny.find_run("first")) == before
 

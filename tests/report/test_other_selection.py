@@ -16,7 +16,7 @@ def after_stage2(val_auc: float | None, stage1_auc: float | None, **others: Any)
 
 def test_the_best_value_is_named_with_its_metric_and_the_auc_beside_it() -> None:
     lines = describe_next_after_stage1(
-        val_auc=0.91, checkpoint="b.pth", config="c.json", bands=False, selected="val_eer 0.0812"
+        val_auc=0.91, checkpoint="b.pth", following=(), bands=False, selected="val_eer 0.0812"
     )
     assert lines[0] == "Stage 1 is done: best val_eer 0.0812 (validation AUC 0.9100), b.pth"
 
@@ -34,7 +34,9 @@ def test_without_the_auc_there_are_neither_bands_nor_a_gain() -> None:
     assert "band" not in text
     assert "the validation AUC of this epoch is not known" in text
     assert text.startswith("Stage 2 is done: best val_eer 0.0812, b.pth")
-    lines = describe_next_after_stage1(val_auc=None, checkpoint="b", config="c", bands=True, selected="val_eer 0.0812")
+    lines = describe_next_after_stage1(
+        val_auc=None, checkpoint="b", following=(), bands=True, selected="val_eer 0.0812"
+    )
     assert "band" not in "\n".join(lines)
     assert "Before that" not in "\n".join(lines)
 

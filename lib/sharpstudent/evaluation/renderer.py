@@ -51,9 +51,7 @@ class StageEnd:
         best: All metrics of the selected model.
         start: All metrics of the student that stage 2 began with; {} where they are not known.
         checkpoint: Path of the selected model.
-        config: The path of the config to name in the command of stage 2.
-        options: Further words of that command, with a space before each.
-        finds_weights: Whether a run with that config finds the checkpoint by itself.
+        following: After stage 1, what comes next, and its command.
         settings: The settings of the distillation; None where its loss is not written in the guide's keys.
         control: The terms of the loss that need no teacher, as JSON.
     """
@@ -64,9 +62,7 @@ class StageEnd:
     best: Mapping[str, float]
     start: Mapping[str, float]
     checkpoint: str
-    config: str = ""
-    options: str = ""
-    finds_weights: bool = False
+    following: Sequence[str] = ()
     settings: DistillationSettings | None = None
     control: str = ""
 
@@ -190,13 +186,7 @@ class Renderer:
 
         best = f"{end.metric} {end.value:.4f}"
         if end.stage == 1:
-            return describe_next_after_stage1(
-                best=best,
-                checkpoint=end.checkpoint,
-                config=end.config,
-                options=end.options,
-                weights_key_set=end.finds_weights,
-            )
+            return describe_next_after_stage1(best=best, checkpoint=end.checkpoint, following=end.following)
         start, gain = end.start.get(end.metric), "its value of the metric"
         stage2 = functools.partial(
             describe_next_after_stage2,

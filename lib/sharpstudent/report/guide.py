@@ -32,38 +32,21 @@ class DistillationSettings:
 
 
 def describe_next_after_stage1(
-    *,
-    best: str,
-    checkpoint: str,
-    config: str,
-    name: str = "run",
-    options: str = "",
-    weights_key_set: bool = False,
-    remarks: Sequence[str] = (),
-    advice: Sequence[str] = (),
+    *, best: str, checkpoint: str, following: Sequence[str], remarks: Sequence[str] = (), advice: Sequence[str] = ()
 ) -> list[str]:
     """Say what to do after stage 1.
 
     Args:
         best: The metric and value of the best epoch, such as `val_accuracy 0.9000`.
         checkpoint: The path of the checkpoint, as it is shown.
-        config: The path of the config, as it is shown.
-        name: The name of the run of stage 2.
-        options: Further words of that run's command, with a space before each.
-        weights_key_set: Whether the config already names stage-1 weights.
+        following: What comes next, and its command.
         remarks: Lines about the best value.
-        advice: Lines about what to do before stage 2.
+        advice: Lines about what to do before that.
 
     Returns:
         Lines of text.
     """
-    lines = [f"Stage 1 is done: best {best}, {checkpoint}", *remarks, "Next, stage 2: let the teacher help."]
-    if weights_key_set:
-        lines.append(f"  1. `pretrained_student_weights` in {config} finds this run (the newest that fits)")
-    else:
-        lines.append(f'  1. in {config} set "pretrained_student_weights": "{checkpoint}"')
-    lines.append(f"  2. python main_distillation.py {config} -n {name}{options}")
-    return [*lines, *advice]
+    return [f"Stage 1 is done: best {best}, {checkpoint}", *remarks, *following, *advice]
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sharpstudent.checkpoint.selection import BEST_NAME
-from sharpstudent.config.load import read_config_file
-from sharpstudent.config.run_config import SCRIPTS, RunConfig
+from sharpstudent.config.load import read_config_file, read_task_name
+from sharpstudent.config.run_config import SCRIPTS, RunConfig, Stage, find_run_name
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.types import Table
 from sharpstudent.deploy.familiar import store_run_reference
@@ -32,6 +35,7 @@ from sharpstudent.train.state import FitResult
 from sharpstudent.train.validate import PREFIX
 
 REPORT_NAME = "report.html"
+LARGEST_CONFIG = 100_000  # bytes: larger JSON files beside a config are data
 
 
 def describe_checkpoint(config: RunConfig, task: Task) -> dict[str, Any]:
@@ -84,7 +88,8 @@ def close_stage(run: Run, task: Task, data: TrainingData, result: FitResult | No
         start=start,
         checkpoint=str(checkpoint),
         control=_write_control(run.config, task),
-        **_describe_options(run, checkpoint),
+        following=_say_what_follows(run, task, checkpoint) if run.config.stage == 1 else (),
+        settings=_read_settings(run.config) if run.config.stage == 2 else None,
     )
     for line in load_renderer(task).describe_next(end):
         run.say(line)
@@ -167,26 +172,75 @@ def _read_others(run: Run, own: Table) -> list[EvalResult]:
     ]
 
 
-def _describe_options(run: Run, checkpoint: Path) -> dict[str, Any]:
-    """Collect what the advice after a stage needs.
+def _say_what_follows(run: Run, task: Task, checkpoint: Path) -> tuple[str, ...]:
+    """Say what comes after stage 1, with a command that can be pasted.
 
-    After stage 2 these are the settings of the distillation. After stage 1, for the command of stage 2: the config file
-    to name, whether its pattern of stage-1 weights finds the checkpoint, and the `--set` words of this command without
-    which stage 2 would build another student.
-
-    A run resumed without its CONFIG knows only the config's name; its own config.json has another form.
+    A model that a config beside this one takes as its teacher teaches that config's student next. Otherwise a config
+    that names a teacher goes on with stage 2. A run resumed without its CONFIG knows only the config's name; its own
+    config.json has another form.
     """
-    if run.config.stage == 2:
-        return {"settings": _read_settings(run.config)}
+    own = run.config_path or Path("configs") / f"{run.config.config_name}.json"
     words = [word for word in run.overrides if not word.startswith("stage1.")]
-    options = "".join(f" --set {shlex.quote(word)}" for word in words)
-    path = run.config_path or Path("configs") / f"{run.config.config_name}.json"
+    of_the_data = [word for word in words if re.split(r"[.=]", word)[0] in type(task).Section.model_fields]
     try:
-        pattern = read_config_file(path).get("pretrained_student_weights")
+        keys = read_config_file(own)
     except UserError:
-        return {"config": "CONFIG", "options": options}
-    finds_weights = isinstance(pattern, str) and checkpoint.match(pattern)
-    return {"config": str(path), "options": options, "finds_weights": finds_weights}
+        return ("Next, stage 2: let the teacher help.", _write_command(2, "CONFIG", "run", words))
+    keys |= {word.split("=", 1)[0]: word.split("=", 1)[1] for word in run.overrides if not word.endswith("=null")}
+    configs = {own: keys, **_read_configs_beside(own, run.config.task)}
+    for path, others in configs.items():
+        if _matches(checkpoint, *_list_teachers(others).values()):
+            return (f"This is the teacher that {path} names. Next, its student:", _start(path, others, of_the_data))
+    if any(_list_teachers(keys).values()):
+        if not _matches(checkpoint, keys.get("pretrained_student_weights")):
+            words.append(f"pretrained_student_weights={checkpoint}")
+        return ("Next, stage 2: let the teacher help.", _write_command(2, own, "run", words))
+    nothing = f"{own} names no teacher, so that there is no stage 2."
+    for path, others in configs.items():
+        if run.config.student.name in _list_teachers(others):
+            words = [*of_the_data, f"teacher_weights={checkpoint}"]
+            return (f"{nothing} This model can teach the student of {path}. Next:", _start(path, others, words))
+    return (f"{nothing} Next, how good it is:", f"  python evaluate_model.py {shlex.quote(str(run.folder))}")
+
+
+def _read_configs_beside(own: Path, task: str) -> dict[Path, dict[str, Any]]:
+    """Read the other configs of the same task in the folder of a config; files of another form are passed over."""
+    found: dict[Path, dict[str, Any]] = {}
+    for path in sorted(own.parent.glob("*.json")):
+        with contextlib.suppress(UserError, OSError):
+            if path != own and path.stat().st_size <= LARGEST_CONFIG:
+                keys = read_config_file(path)
+                if read_task_name(keys) == task:
+                    found[path] = keys
+    return found
+
+
+def _list_teachers(keys: Mapping[str, Any]) -> dict[str, Any]:
+    """List the teachers of a config: their weights, None where it names none, by architecture."""
+    several = keys.get("teachers")
+    one = {"name": keys.get("teacher"), "weights": keys.get("teacher_weights")}
+    teachers = several if isinstance(several, list) else [one]
+    found: dict[str, Any] = {}
+    for teacher in teachers:
+        if isinstance(teacher, Mapping):
+            name = teacher.get("name")
+            found[str(name.get("name") if isinstance(name, Mapping) else name)] = teacher.get("weights")
+    return found
+
+
+def _matches(checkpoint: Path, *patterns: Any) -> bool:
+    return any(isinstance(pattern, str) and pattern and checkpoint.match(pattern) for pattern in patterns)
+
+
+def _start(path: Path, keys: Mapping[str, Any], words: Sequence[str]) -> str:
+    """Write the command of stage 1 of a config, under the name by which its stage 2 finds the run."""
+    name = find_run_name(str(keys.get("pretrained_student_weights"))) or "student"
+    return _write_command(1, path, name, words)
+
+
+def _write_command(stage: Stage, config: Path | str, name: str, words: Sequence[str]) -> str:
+    options = "".join(f" --set {shlex.quote(word)}" for word in words)
+    return f"  python {SCRIPTS[stage]} {shlex.quote(str(config))} -n {name}{options}"
 
 
 def _say_totals(run: Run, result: FitResult) -> None:

@@ -20,41 +20,21 @@ def after_stage2(val_auc: float, stage1_auc: float | None, *, bands: bool) -> st
     return "\n".join(lines)
 
 
-def test_after_stage_1_comes_the_line_to_set_and_the_command_to_run() -> None:
-    lines = describe_next_after_stage1(
-        val_auc=0.9, checkpoint="output/x/weights/best_model.pth", config="configs/config_SBI.json", bands=False
-    )
-    assert lines == [
-        "Stage 1 is done: best validation AUC 0.9000, output/x/weights/best_model.pth",
-        "Next, stage 2: let the teacher help.",
-        '  1. in configs/config_SBI.json set "pretrained_student_weights": "output/x/weights/best_model.pth"',
-        "  2. python main_distillation.py configs/config_SBI.json -n run",
-    ]
-
-
-def test_a_config_that_finds_the_weights_itself_needs_no_edit() -> None:
-    lines = describe_next_after_stage1(
-        val_auc=0.9,
-        checkpoint="b.pth",
-        config="c.json",
-        name="mine",
-        options=" --set seed=3",
-        weights_key_set=True,
-        bands=False,
-    )
-    assert "`pretrained_student_weights` in c.json finds this run" in lines[2]
-    assert lines[3].endswith("main_distillation.py c.json -n mine --set seed=3")
+def test_after_stage_1_comes_what_follows_and_its_command() -> None:
+    following = ("Next, stage 2: let the teacher help.", "  python main_distillation.py c.json -n run")
+    lines = describe_next_after_stage1(val_auc=0.9, checkpoint="best_model.pth", following=following, bands=False)
+    assert lines == ["Stage 1 is done: best validation AUC 0.9000, best_model.pth", *following]
 
 
 @pytest.mark.parametrize(("auc", "where"), [(0.87, "below"), (0.88, "inside"), (0.92, "inside"), (0.921, "above")])
 def test_stage_1_is_compared_with_the_guides_band_on_the_published_data_only(auc: float, where: str) -> None:
-    text = "\n".join(describe_next_after_stage1(val_auc=auc, checkpoint="b", config="c", bands=True))
+    text = "\n".join(describe_next_after_stage1(val_auc=auc, checkpoint="b", following=(), bands=True))
     assert f"measured {auc:.4f}, the guide expects 0.88-0.92: {where} the band (the guide also says 0.85-0.90)" in text
-    assert "band" not in "\n".join(describe_next_after_stage1(val_auc=auc, checkpoint="b", config="c", bands=False))
+    assert "band" not in "\n".join(describe_next_after_stage1(val_auc=auc, checkpoint="b", following=(), bands=False))
 
 
 def test_a_weak_stage_1_is_advised_to_train_longer() -> None:
-    text = "\n".join(describe_next_after_stage1(val_auc=0.7, checkpoint="b", config="c", bands=True))
+    text = "\n".join(describe_next_after_stage1(val_auc=0.7, checkpoint="b", following=(), bands=True))
     assert "`stage1.epoch` of 50 or more" in text
 
 

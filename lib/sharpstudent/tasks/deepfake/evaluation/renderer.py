@@ -59,9 +59,7 @@ class FaceRenderer(Renderer):
             return describe_next_after_stage1(
                 val_auc=end.best.get("val_auc"),
                 checkpoint=end.checkpoint,
-                config=end.config,
-                options=end.options,
-                weights_key_set=end.finds_weights,
+                following=end.following,
                 bands=bands,
                 selected=selected,
             )

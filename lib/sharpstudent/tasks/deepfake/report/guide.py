@@ -31,7 +31,7 @@ def describe_next_after_stage1(
         val_auc: The validation AUC of the best epoch; None where it is not known.
         bands: Whether the guide's bands hold for this data.
         selected: The metric and its best value, where another metric than the AUC selects; else None.
-        others: Further arguments of the general guide's function: `checkpoint`, `config` and so on.
+        others: Further arguments of the general guide's function: `checkpoint` and `following`.
 
     Returns:
         The lines at the end of stage 1.
