@@ -17,12 +17,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 MAKE_SWAPS = "make_swaps.py data/demo/faces.csv data/demo/swaps --split test --per-face 2 --image-size 112"
+SHORT = "(it will warn that stage 1 was short: a demo has no time for more)"
 PARTS = (
     ("fetch model files", ("fetch_models.py", "demo")),
     ("fetch portraits", ("demo/fetch_portraits.py",)),
     ("train the teacher", ("train_student_only.py", "configs/demo_teacher.json", "-n", "demo_teacher")),
     ("stage 1: the student alone", ("train_student_only.py", "configs/demo.json", "-n", "demo_student")),
-    ("stage 2: distillation", ("main_distillation.py", "configs/demo.json", "-n", "demo_distill")),
+    (f"stage 2: distillation {SHORT}", ("main_distillation.py", "configs/demo.json", "-n", "demo_distill")),
     ("test people, self-blended", ("demo/write_blends.py",)),
     ("another kind of fake, for the comparison", tuple(MAKE_SWAPS.split())),
     ("compare", ("demo/compare.py",)),

@@ -113,14 +113,15 @@ def test_the_command_prints_what_it_finds_and_exits_with_1(
     (tmp_path / "config.json").write_text(healthy.config.model_dump_json())
     (tmp_path / "logs").mkdir()
     log = tmp_path / "logs" / "metrics.csv"
-    log.write_text("epoch,val_auc,kd_hard_ratio\n1,0.8,2.0\n")
+    columns = "epoch,val_auc,kd_hard_ratio,hard/weight,kd/weight"
+    log.write_text(f"{columns}\n1,0.8,15.0,0.1,0.9\n")  # as large as the labels' loss, and wanted to weigh more
     main([str(tmp_path)])
     assert capsys.readouterr().out == "1 epoch: nothing found\n"
-    log.write_text("epoch,val_auc,kd_hard_ratio\n1,0.8,15.0\n")
+    log.write_text(f"{columns}\n1,0.8,15.0,0.5,0.5\n")
     with pytest.raises(SystemExit) as ended:
         main([str(tmp_path)])
     assert ended.value.code == 1
-    assert "seen: in epoch 1 the teacher's terms weigh 15 times" in capsys.readouterr().out
+    assert "seen: in epoch 1 the losses of the teacher's terms are 15 times" in capsys.readouterr().out
 
 
 def test_a_folder_that_holds_no_run_is_refused(tmp_path: Path) -> None:

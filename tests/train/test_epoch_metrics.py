@@ -9,7 +9,7 @@ from sharpstudent.config.run_config import TermSection
 from sharpstudent.config.terms import build_constant_term
 from sharpstudent.core.schedules import Constant
 from sharpstudent.core.types import StepResult
-from sharpstudent.train.logger import build_epoch_row, collect_metrics, compare_terms
+from sharpstudent.train.logger import build_epoch_row, collect_metrics, compare_sizes, compare_terms
 
 HALF = Constant(0.5)
 HARD, KD, SELF = (build_constant_term(name, HALF) for name in ("hard", "kd", "self"))
@@ -57,6 +57,8 @@ def test_the_balance_is_that_of_the_weighted_losses() -> None:
     numbers = {"hard/weight": 0.8, "kd/weight": 0.2, "self/weight": 0.1}
     ratio = compare_terms({"hard": 0.5, "kd": 2.0, "self": 1.0}, (HARD, KD, SELF), numbers)
     assert ratio == {"kd_hard_ratio": pytest.approx((0.2 * 2.0 + 0.1 * 1.0) / (0.8 * 0.5))}
+    assert compare_sizes(ratio | numbers, (HARD, KD, SELF)) == pytest.approx((0.2 * 2.0 + 0.1 * 1.0) / 0.3 / 0.5)
+    assert compare_sizes(ratio | numbers | {"hard/weight": 0.0}, (HARD, KD, SELF)) is None
     assert compare_terms({"kd": 2.0}, (HARD, KD), numbers) == {"kd_hard_ratio": None}
     assert compare_terms({"hard": 0.5}, (HARD,), numbers) == {}
 

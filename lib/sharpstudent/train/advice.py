@@ -16,6 +16,7 @@ from typing import Any
 
 from sharpstudent.config.run_config import RunConfig
 from sharpstudent.config.stored import STATE_NAMES, STORED_NAME, load_run_config
+from sharpstudent.config.terms import list_terms
 from sharpstudent.core.arguments import Parser, read_path
 from sharpstudent.core.errors import UserError, format_count_of
 from sharpstudent.core.files import read_json
@@ -26,6 +27,7 @@ from sharpstudent.registry import find_task
 from sharpstudent.report.logs import MetricsFile
 from sharpstudent.task import Advice, Task
 from sharpstudent.train.alarms import CHANCE_BAND, RATIO_LIMITS
+from sharpstudent.train.logger import compare_sizes
 from sharpstudent.train.preflight.temperature import REPORT_NAME
 from sharpstudent.train.validate import PREFIX
 
@@ -119,16 +121,16 @@ def find_weak_teacher(run: RunRecord) -> Iterator[Advice]:
 
 
 def find_imbalance(run: RunRecord) -> Iterator[Advice]:
-    """Terms of the teacher that weigh too little or too much in the last epoch."""
-    ratio = run.rows[-1].get("kd_hard_ratio")
+    """Terms of the teacher whose losses are too small or too large in the last epoch."""
+    ratio = compare_sizes(run.rows[-1], run.config.criterion, list_terms(run.task.terms))
     low, high = RATIO_LIMITS
     if not ratio or low <= ratio <= high:  # 0: a run without distillation, as a control is
         return
     few = ratio < low
     yield Advice(
         "little is distilled" if few else "the labels hardly count",
-        f"in epoch {run.rows[-1]['epoch']} the teacher's terms weigh {ratio:.2g} times the labels' "
-        f"(kd_hard_ratio; {low:g} to {high:g} is usual)",
+        f"in epoch {run.rows[-1]['epoch']} the losses of the teacher's terms are {ratio:.2g} times the labels' "
+        f"(kd_hard_ratio without the weights; {low:g} to {high:g} is usual)",
         f"{'more' if few else 'less'} weight on the teacher's terms, or a {'higher' if few else 'lower'} temperature",
     )
 

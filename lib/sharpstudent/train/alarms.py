@@ -40,22 +40,22 @@ def advise_on_ratio(ratio: float | None, *, stage: int) -> list[str]:
     """Warn of terms that are out of balance.
 
     Args:
-        ratio: Weighted losses of the terms that read a teacher over those that read the labels, mean of an epoch; None
-            where it is not known.
+        ratio: Losses of the terms that read a teacher over those that read the labels, without their weights, mean of
+            an epoch; None where it is not known.
         stage: The stage whose keys the advice names.
     """
     if ratio is None or RATIO_LIMITS[0] <= ratio <= RATIO_LIMITS[1]:
         return []
     low, high = RATIO_LIMITS
+    size = f"note: the losses of the teacher's terms are {ratio:.2g} times the labels'"
     if ratio < low:
         return [
-            f"note: the teacher's terms weigh {ratio:.2g} of the labels' (below {low:g}): little is distilled. Try "
-            f"more weight on them (--set stage{stage}.alpha_end=..., lower; or their `weight`), or a higher temperature"
+            f"{size} (below {low:g}): little is distilled. Try more weight on them "
+            f"(--set stage{stage}.alpha_end=..., lower; or their `weight`), or a higher temperature"
         ]
     return [
-        f"note: the teacher's terms weigh {ratio:.2g} times the labels' (above {high:g}): the labels are "
-        f"drowned. Try less weight on them (--set stage{stage}.alpha_end=..., higher; or their `weight`), or a "
-        "lower temperature"
+        f"{size} (above {high:g}): the labels are drowned. Try less weight on them "
+        f"(--set stage{stage}.alpha_end=..., higher; or their `weight`), or a lower temperature"
     ]
 
 
@@ -75,7 +75,7 @@ def find_alarms(
         config: The config of the run.
         task: The task, whose first metric shows a model at chance.
         validated: Result of the epoch's validation.
-        ratio: `kd_hard_ratio` of the epoch.
+        ratio: What `compare_sizes` says of the epoch.
         is_settled: Whether the schedules of the terms' weights have ended. Before, an imbalance is intended.
     """
     metric = task.default_metric

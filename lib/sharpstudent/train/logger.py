@@ -63,6 +63,27 @@ def compare_terms(
     return {"kd_hard_ratio": sides[True] / sides[False] if sides[False] > 0.0 else None}
 
 
+def compare_sizes(
+    row: Mapping[str, Any], terms: Sequence[TermSection], known: Mapping[str, TermSpec] = TERMS
+) -> float | None:
+    """Compare the terms that read a second model with the others as `compare_terms` does, but without their weights.
+
+    A share of .9 for the teacher is chosen, and is no imbalance; losses of different size are one.
+
+    Args:
+        row: The row of an epoch, with `kd_hard_ratio` and the weights of the terms.
+        terms: The terms of the criterion.
+        known: All kinds of terms, by name.
+
+    Returns:
+        The mean loss of the former, by their weights, divided by that of the latter; None if one of them has no weight.
+    """
+    ratio, sides = row.get("kd_hard_ratio"), {True: 0.0, False: 0.0}
+    for term in terms:
+        sides[known[term.term].source is not None] += row.get(f"{term.name}/weight") or 0.0
+    return ratio * sides[False] / sides[True] if ratio and all(sides.values()) else None
+
+
 def build_epoch_row(
     epoch: int,
     sums: Mapping[str, float],

@@ -29,7 +29,7 @@ from sharpstudent.train.build import TrainingData, choose_memory_format
 from sharpstudent.train.callbacks import Callback, Callbacks, StageInfo
 from sharpstudent.train.debug.skipped import SkippedSteps
 from sharpstudent.train.dry_run import try_one_batch
-from sharpstudent.train.logger import RunLogger, SilentLogger, build_epoch_row, collect_metrics
+from sharpstudent.train.logger import RunLogger, SilentLogger, build_epoch_row, collect_metrics, compare_sizes
 from sharpstudent.train.oom import MemoryRetry, check_labels
 from sharpstudent.train.preflight.run import preflight
 from sharpstudent.train.preflight.teacher_heads import settle_heads
@@ -382,7 +382,7 @@ class Trainer:
         if self._run.is_first:
             self._record_epoch(validated, row)
         is_settled = numbers == self._step.criterion.describe(replace(last, epoch=self._epochs))
-        ratio = row.get("kd_hard_ratio")
+        ratio = compare_sizes(row, config.criterion, list_terms(self._task.terms))
         self._warn(*find_alarms(state, config, self._task, validated, ratio=ratio, is_settled=is_settled))
         state.epoch, state.step, state.sums = state.epoch + 1, 0, {}
         self._save_state()
