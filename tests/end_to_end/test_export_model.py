@@ -84,6 +84,24 @@ def test_the_file_is_evaluated_as_the_run_by_the_command_that_is_printed(exporte
     assert file["architecture"] == run["architecture"]
 
 
+@pytest.mark.slow  # their converters take ten seconds to import
+@only_digits
+@pytest.mark.parametrize(("form", "ending"), [("openvino", "xml"), ("executorch", "pte")])
+def test_a_file_of_another_runtime_is_evaluated_and_compared_without_an_option(
+    exported: Exported, form: str, ending: str
+) -> None:
+    pytest.importorskip(form, reason=f"pip install '.[{form}]'")
+    exported.export("--to", form)
+    (path,) = (exported.place / exported.run / "exports").glob(f"*.{ending}")
+    words = ("--task", exported.task.reference, *QUICK, "--device", "cpu", "--out")
+    exported.check(EVALUATE, f"file={path}", f"run={exported.run}", *words, f"both_{form}")
+    exported.check("compare_models.py", "--before", exported.run, "--distilled", str(path), *words, f"pair_{form}")
+    for folder in (f"both_{form}", f"pair_{form}"):
+        first, second = json.loads((exported.place / folder / "results.json").read_text())["models"]
+        for name in exported.task.metrics:
+            assert first["metrics"][name]["value"] == pytest.approx(second["metrics"][name]["value"], abs=1e-4)
+
+
 def test_predict_answers_by_the_file_as_by_the_run(exported: Exported) -> None:
     from sharpstudent.registry import find_task
 
