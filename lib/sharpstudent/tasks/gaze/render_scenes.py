@@ -40,7 +40,7 @@ FRAMES = 12  # of a clip
 STEADY = 4  # frames for which a look lasts
 AWAY = 0.25  # share of the looks of a clip that go out of the picture
 LEAST_PEOPLE = 10
-SCENES = {"train": 1200, "validation": 80, "test": 240}
+SCENES = {"train": 1200, "validation": 80, "test": 400}
 
 
 def main(argv: Sequence[str]) -> None:
