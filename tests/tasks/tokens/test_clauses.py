@@ -54,6 +54,18 @@ def test_soft_literals_weigh_by_four_over_the_features_as_printed():
     assert float(value.detach()) == pytest.approx(math.exp(-4 / 8 * 4 * 0.75))
 
 
+def test_single_literals_start_with_one_a_clause_that_reads_every_feature_equally_often():
+    torch.manual_seed(0)
+    machine = FuzzyPatternTM(6, 12, 3, "single")
+    plain, negated = machine.masks()
+    assert (plain + negated).sum(1).tolist() == [1.0] * 12
+    assert (plain + negated).sum(0).tolist() == [2.0] * 6
+    bits = torch.cat([torch.eye(6), 1 - torch.eye(6)])  # each feature is true in half of the rows
+    centred = machine.evaluate_clauses(bits) + machine.clause_bias
+    assert torch.allclose(centred.mean(0), torch.zeros(12), atol=1e-6)
+    assert torch.allclose(centred.max(), torch.tensor((1 - math.exp(-1)) / 2))
+
+
 def test_a_mask_is_exactly_0_or_1_and_has_the_gradient_of_its_soft_value():
     soft = torch.tensor([0.2, 0.7], requires_grad=True)
     hard = straight_through(soft)
@@ -111,6 +123,24 @@ def test_usage_follows_training_inputs_only_and_stands_still_without_tracking():
     assert meter.running_mean.tolist() == pytest.approx([0.9, 0.9])
     meter.eval()(torch.ones(4, 2))
     assert meter.running_mean.tolist() == pytest.approx([0.9, 0.9])
+
+
+def test_attention_starts_at_its_scale_and_positions_with_their_deviation():
+    torch.manual_seed(0)
+    model = UnifiedTMTransformer(patch_size=4, clauses=8, attention_scale=0.0, position_deviation=0.5).eval()
+    assert float(model.positions.detach().std()) == pytest.approx(0.5, rel=0.05)
+    block: Any = model.blocks[0]
+    tokens = torch.randn(2, 5, 64)
+    assert torch.equal(block(tokens)[1].attended, tokens)
+    block.scale1.data.fill_(0.1)
+    assert torch.allclose(block(tokens)[1].attended - tokens, 0.1 * block.attention(block.norm1(tokens))[0], atol=1e-6)
+
+
+def test_the_random_start_of_a_seed_is_the_one_that_earlier_versions_had():
+    torch.manual_seed(0)
+    model = UnifiedTMTransformer(patch_size=7, clauses=8)
+    assert float(model.positions.detach().double().sum()) == pytest.approx(-0.5377776371, abs=1e-9)
+    assert float(model.machines[0].ta_neg_inv.detach().double().sum()) == pytest.approx(-149.2380751331, abs=1e-9)
 
 
 def test_gains_follow_the_formula_change_the_logits_and_survive_saving():

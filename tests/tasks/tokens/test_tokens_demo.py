@@ -21,24 +21,32 @@ NOTED: list[tuple[int, str, Any]] = []
 
 def test_every_arm_goes_on_from_its_own_student_and_for_as_many_steps() -> None:
     NOTED.clear()
-    Noted(Path("out"), {"source": "mnist"}).train_seed(2)
+    Noted(Path("out"), {"source": "mnist", "image_size": 64}).train_seed(2)
     names = [name for _, name, _ in NOTED]
     assert names == [
-        "s2_teacher", "s2_tm", "s2_tm_alone", "s2_tm_distilled", "s2_mlp", "s2_mlp_alone", "s2_plain",
-        "s2_plain_alone", "s2_frozen", "s2_frozen_alone",
+        "s2_teacher", "s2_tm", "s2_tm_alone", "s2_tm_distilled", "s2_tm_sam", "s2_mlp", "s2_mlp_alone", "s2_plain",
+        "s2_plain_alone", "s2_frozen", "s2_frozen_alone", "s2_full", "s2_full_alone",
     ]  # fmt: skip
     by_name = {name: keys for _, name, keys in NOTED}
     assert {keys["data"]["fold"] for keys in by_name.values()} == {1}
+    assert by_name["s2_tm_alone"]["student"]["patch_size"] == by_name["s2_plain"]["student"]["patch_size"] == 16
+    assert by_name["s2_tm_distilled"]["lr_factors"].keys() == {"*.voting", "*.ta_*"}
+    assert by_name["s2_frozen_alone"]["lr_factors"].keys() == {"*.voting"}
     assert {keys["epoch"] for name, keys in by_name.items() if name != "s2_teacher"} == {8}
+    assert {name for name, keys in by_name.items() if keys["rho"]} == {"s2_tm_sam"}
     for name in ("s2_tm_alone", "s2_tm_distilled"):
         assert "s2_tm_s2_tm_" in by_name[name]["pretrained_student_weights"]
     assert [term["term"] for term in by_name["s2_tm_alone"]["stage2"]["terms"]] == ["hard"]
     assert [term["term"] for term in by_name["s2_tm_distilled"]["stage2"]["terms"]] == ["hard", "kd", "self"]
+    assert by_name["s2_tm_sam"]["stage2"] == by_name["s2_tm_distilled"]["stage2"]
+    experiment = Noted(Path("out"), {"source": "mnist", "image_size": 28}, rho=0.0)
+    experiment.train_seed(1)
+    assert not any("sam" in name for name in [*experiment.list_models(), *(name for _, name, _ in NOTED[len(names) :])])
 
 
 def test_fewer_students_and_stages_are_trained_where_the_command_says_so() -> None:
     NOTED.clear()
-    experiment = Noted(Path("out"), {"source": "idx"}, students=("tm", "frozen"), stages=1)
+    experiment = Noted(Path("out"), {"source": "idx", "image_size": 28}, students=("tm", "frozen"), stages=1)
     experiment.train_seed(1)
     assert [name for _, name, _ in NOTED] == ["s1_teacher", "s1_tm", "s1_frozen"]
     assert experiment.list_models() == ["teacher", "tm", "frozen", "tm_removed"]
@@ -48,11 +56,11 @@ def test_fewer_students_and_stages_are_trained_where_the_command_says_so() -> No
 def test_the_page_has_every_model_and_difference_with_its_interval() -> None:
     ends = {"low": 0.9, "high": 0.96, "by_seed": [0.92, 0.94]}
     gap = {"difference": 0.02, "low": 0.01, "high": 0.03, "by_seed": [0.02, 0.02]}
-    model = {"title": "TM-ViT", "accuracy": 0.93, "parameters": 123_728, "macs": 2_500_000, **ends}
+    model = {"title": "TM-ViT", "accuracy": 0.93, "parameters": 123_728, "macs": 2_500_000, "dead": 0.0, **ends}
     page = demo.write_page(
         {"models": {"tm": model}, "differences": {"tm - plain": gap}}, demo.Experiment(Path("x"), {})
     )
-    assert "| TM-ViT | 93.0 [90.0, 96.0] | 92.0 94.0 | 123,728 | 2.50 |" in page
+    assert "| TM-ViT | 93.0 [90.0, 96.0] | 92.0 94.0 | 123,728 | 2.50 | 0 |" in page
     assert "+2.0 [+1.0, +3.0] | +2.0 +2.0 |" in page
 
 
@@ -72,3 +80,6 @@ def test_an_unknown_student_is_refused(capsys: pytest.CaptureFixture[str]) -> No
     with pytest.raises(SystemExit):
         demo.main(["--students", "tm,cnn"])
     assert "cnn" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        demo.main(["--image-size", "30"])
+    assert "a multiple of 4, got 30" in capsys.readouterr().err

@@ -34,7 +34,7 @@ def make_config(**more: Any) -> dict[str, Any]:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     place = Workplace(tmp_path_factory.mktemp("tokens"))
     (place / "tokens.json").write_text(json.dumps(make_config()))
-    for name, more in (("tokens_teacher", ["--set", "student=cnn"]), ("tokens_student", [])):
+    for name, more in (("tokens_teacher", ["--set", "student=cnn", "--set", "lr_factors={}"]), ("tokens_student", [])):
         ended = place.call("train_student_only.py", "tokens.json", "-n", name, *more)
         assert ended.code == 0, ended.out + ended.err
     ended = place.call("main_distillation.py", "tokens.json", "-n", "tokens_distilled")
@@ -94,6 +94,9 @@ def test_a_picture_is_named_and_the_model_evaluated(place: Workplace):
         ("tm_vit", {"claus": 32}, "claus"),
         ("tm_vit", {"num_heads": 5}, "num_heads must divide"),
         ("tm_vit", {"clause_specialize": 2}, "0..1"),
+        ("tm_vit", {"attention_scale": -0.1}, "attention_scale"),
+        ("tm_vit", {"position_deviation": "wide"}, "position_deviation"),
+        ("tm_vit", {"literals": "double"}, "single"),
         ("tm_swin", {"window_size": 5}, "window_size"),
     ],
 )

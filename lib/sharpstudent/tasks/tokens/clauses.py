@@ -23,12 +23,15 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-Literals = Literal["binary", "soft"]
+Literals = Literal["single", "binary", "soft"]
 MOST_MISSING = 10.0  # the largest exponent: a clause is never exactly 0
 BINARY_SCALE = 0.25  # of the sum over features with binary literals: four that fail leave 1 / e
 SOFT_SCALE = 4.0  # divided by F, with soft literals
 BINARY_BIAS = -0.35  # of a clause at the start, with binary literals: about minus its mean
 DENSITY = (-0.2, 0.1)  # mean and standard deviation of the logits at the start, binary literals: about 2 % included
+SINGLE_SCALE = 1.0  # with single literals at the start: one that fails leaves 1 / e
+SINGLE_OUT, SINGLE_IN = (-0.2, 0.05), 0.1  # logits at the start: of literals outside a clause, of the one inside
+SINGLE_SLOPE = 4.0  # of the sigmoid before binary literals: how narrow the window is in which they have a gradient
 
 
 def straight_through(soft: Tensor) -> Tensor:
@@ -92,7 +95,9 @@ class FuzzyPatternTM(nn.Module):
             features: F.
             clauses: C, divisible by two.
             outputs: K.
-            literals: `binary`: inputs are rounded, straight-through; `soft`: values of 0..1 are taken as they are.
+            literals: `binary` and `single`: inputs are rounded, straight-through; `soft`: values of 0..1 are taken as
+                they are. A machine with `single` starts with one literal a clause, spread evenly over the features, and
+                with clauses of mean 0 after their bias; with `binary`, each literal is in at the same low chance.
 
         Raises:
             ValueError: For an odd number of clauses.
@@ -102,16 +107,34 @@ class FuzzyPatternTM(nn.Module):
             raise ValueError(f"a number of clauses must be even, half of them in each bank, got {clauses}")
         self.literals: Literals = literals
         self.is_hard = True
-        mean, deviation = DENSITY if literals == "binary" else (0.0, 0.5)
+        mean, deviation = {"single": SINGLE_OUT, "binary": DENSITY, "soft": (0.0, 0.5)}[literals]
         shape = (clauses // 2, features)
         self.ta_pos = nn.Parameter(torch.empty(shape).normal_(mean, deviation))
         self.ta_pos_inv = nn.Parameter(torch.empty(shape).normal_(mean, deviation))
         self.ta_neg = nn.Parameter(torch.empty(shape).normal_(mean, deviation))
         self.ta_neg_inv = nn.Parameter(torch.empty(shape).normal_(mean, deviation))
-        self.clause_bias = nn.Parameter(torch.full((clauses,), BINARY_BIAS if literals == "binary" else 0.0))
+        bias = {"single": -(1.0 + math.exp(-SINGLE_SCALE)) / 2, "binary": BINARY_BIAS, "soft": 0.0}[literals]
+        self.clause_bias = nn.Parameter(torch.full((clauses,), bias))
         self.voting = nn.Parameter(torch.empty(clauses, outputs).normal_(0.0, 1.0 / math.sqrt(clauses)))
-        self.scale = BINARY_SCALE if literals == "binary" else SOFT_SCALE / features
+        self.scale = {"single": SINGLE_SCALE, "binary": BINARY_SCALE, "soft": SOFT_SCALE / features}[literals]
         self.usage = UsageMeter(clauses)
+        if literals == "single":
+            self._include_one()
+
+    @torch.no_grad()
+    def _include_one(self) -> None:
+        """Include one literal in each clause, plain or negated at random: every feature is read equally often."""
+        half, features = self.ta_pos.shape
+        read = torch.cat([torch.randperm(features) for _ in range(-(-2 * half // features))])[: 2 * half]
+        banks = (self.ta_pos, self.ta_neg), (self.ta_pos_inv, self.ta_neg_inv)
+        for clause, feature in enumerate(read.tolist()):
+            bank = banks[int(torch.randint(2, ()))][clause // half]
+            bank[clause % half, feature] = SINGLE_IN
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether literals are bits."""
+        return self.literals != "soft"
 
     def masks(self) -> tuple[Tensor, Tensor]:
         """Compute the masks of features and of negated features, (C, F) each."""
@@ -121,7 +144,7 @@ class FuzzyPatternTM(nn.Module):
 
     def evaluate_clauses(self, inputs: Tensor) -> Tensor:
         """Compute the clauses (..., C) of features (..., F) in 0..1."""
-        literals = straight_through(inputs) if self.literals == "binary" and self.is_hard else inputs
+        literals = straight_through(inputs) if self.is_binary and self.is_hard else inputs
         plain, negated = self.masks()
         # sum of p (1 - x) + pbar x = sum p + x (pbar - p): one matrix product.
         missing = plain.sum(1) + literals @ (negated - plain).T
@@ -190,7 +213,9 @@ class TMFeedForward(nn.Module):
     def read(self, tokens: Tensor) -> Tensor:
         """Compute the features in 0..1 that the machine reads."""
         values = self.proj(self.norm(tokens))
-        return (values if self.literals == "binary" else nn.functional.gelu(values)).sigmoid()
+        if self.literals == "soft":
+            return nn.functional.gelu(values).sigmoid()
+        return (values * SINGLE_SLOPE if self.literals == "single" else values).sigmoid()
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the update of the tokens, and the clauses (R, N, C)."""

@@ -4,9 +4,11 @@
 
 Each seed has a fifth of MNIST's 5,000 digits of its own for the test (`data.fold`), a CNN for a teacher, and four
 students that differ in their feed-forward layer alone: a Tsetlin machine, an MLP, none, and a machine whose masks keep
-their random start. After stage 1 each goes on alone for as many steps again; the machine also goes on under its
-teacher. Beside them stands the machine with its core taken out after training. The digits of all folds are pooled:
-every picture is tested once, by models that have not seen it, so that intervals of paired differences are narrow.
+their random start. Their attention starts at a tenth of its strength, so that feed-forward layers learn first; a fifth
+student, without feed-forward, has it at full strength. After stage 1 each goes on alone for as many steps again; the
+machine also goes on under its teacher, without and with SAM. Beside them stands the machine with its core taken out
+after training. The digits of all folds are pooled: every picture is tested once, by models that have not seen it, so
+that intervals of paired differences are narrow.
 """
 
 from __future__ import annotations
@@ -29,43 +31,59 @@ from sharpstudent.core.io import make_folder, write_text_atomically
 
 BEST = "weights/best_model.pth"
 STAGE = {1: "train_student_only.py", 2: "main_distillation.py"}
-STUDENTS = {
-    "tm": {"name": "tm_vit", "patch_size": 7, "clause_specialize": 0.5},
-    "mlp": {"name": "mlp_vit", "patch_size": 7},
-    "plain": {"name": "plain_vit", "patch_size": 7},
-    "frozen": {"name": "tm_vit", "patch_size": 7, "clause_specialize": 0.5, "freeze_clauses": True},
+GRID = 4  # patches a side
+START = {"attention_scale": 0.1, "position_deviation": 0.5}
+MACHINE = {"name": "tm_vit", "literals": "single", "clause_specialize": 0.5, **START}
+STUDENTS: Mapping[str, Mapping[str, Any]] = {
+    "tm": MACHINE,
+    "mlp": {"name": "mlp_vit", **START},
+    "plain": {"name": "plain_vit", **START},
+    "frozen": {**MACHINE, "freeze_clauses": True},
+    "full": {"name": "plain_vit", "position_deviation": 0.5},
 }
+# Votes learn faster than the rest, as clauses vary less than the units of an MLP, and masks more slowly.
+RATES = {"tm": {"*.voting": 5.0, "*.ta_*": 0.5}, "frozen": {"*.voting": 5.0}}
 HARD = ({"term": "hard", "weight": 1.0},)
 DISTILLED = (
     *HARD,
     {"term": "kd", "weight": 1.0, "temperature": 2.0},
     {"term": "self", "weight": 0.5, "temperature": 2.0},
 )
+# What goes on from the student of stage 1, for as many steps: the terms of the loss, and whether with SAM.
+ARMS = {"alone": (HARD, False), "distilled": (DISTILLED, False), "sam": (DISTILLED, True)}
 TITLES = {
     "teacher": "CNN, the teacher",
     "mlp_alone": "MLP-ViT",
     "tm": "TM-ViT, stage 1 only",
     "tm_alone": "TM-ViT alone, as many further steps",
     "tm_distilled": "TM-ViT distilled, as many further steps",
+    "tm_sam": "TM-ViT distilled with SAM, as many further steps",
     "frozen_alone": "TM-ViT, masks frozen at their random start",
     "plain_alone": "ViT without feed-forward",
+    "full_alone": "ViT without feed-forward, attention at full strength",
+    "tm_alone_removed": "TM-ViT alone, its machine taken out after training",
+    "tm_distilled_removed": "TM-ViT distilled, its machine taken out after training",
     "mlp": "MLP-ViT, stage 1 only",
     "frozen": "TM-ViT with frozen masks, stage 1 only",
     "plain": "ViT without feed-forward, stage 1 only",
+    "full": "ViT without feed-forward, attention at full strength, stage 1 only",
     "tm_removed": "TM-ViT of stage 1, its machine taken out after training",
-    "tm_alone_removed": "TM-ViT alone, its machine taken out after training",
 }
 FIRST_STAGE = ("teacher", *STUDENTS, "tm_removed")
 DIFFERENCES = (
-    ("tm_distilled", "tm_alone"),
-    ("tm_alone", "plain_alone"),
-    ("tm_alone", "frozen_alone"),
     ("tm_alone", "tm_alone_removed"),
-    ("tm_distilled", "mlp_alone"),
+    ("tm_distilled", "tm_distilled_removed"),
+    ("tm_alone", "plain_alone"),
+    ("tm_alone", "full_alone"),
+    ("tm_alone", "frozen_alone"),
     ("tm_alone", "mlp_alone"),
-    ("tm", "plain"),
-    ("tm", "frozen"),
+    ("tm_distilled", "tm_alone"),
+    ("tm_distilled", "mlp_alone"),
+    ("tm_sam", "tm_distilled"),
     ("tm", "tm_removed"),
+    ("tm", "plain"),
+    ("tm", "full"),
+    ("tm", "frozen"),
     ("tm", "mlp"),
 )
 
@@ -80,7 +98,7 @@ class Experiment:
         seeds: Seeds, from 1; with MNIST each has a fold of its own.
         epochs: Epochs of each stage.
         teacher_epochs: Epochs of the teacher.
-        rho: Radius of SAM in all runs of stage 2.
+        rho: Radius of SAM in the arm with SAM; 0 leaves that arm out.
         students: Which of STUDENTS are trained.
         stages: 1 to end after stage 1.
     """
@@ -90,13 +108,14 @@ class Experiment:
     seeds: int = 3
     epochs: int = 8
     teacher_epochs: int = 4
-    rho: float = 0.0
+    rho: float = 0.05
     students: tuple[str, ...] = tuple(STUDENTS)
     stages: int = 2
 
     def list_models(self) -> list[str]:
-        """List the models of TITLES that belong to these students and stages."""
+        """List the models of TITLES that belong to these students, stages and arms."""
         models = [name for name in TITLES if name == "teacher" or name.split("_")[0] in self.students]
+        models = [name for name in models if self.rho or name != "tm_sam"]
         return [name for name in models if self.stages == 2 or name in FIRST_STAGE]
 
     def name_folds(self) -> bool:
@@ -141,31 +160,36 @@ class Experiment:
         print(f"{name}: trained", flush=True)
 
     def train_seed(self, seed: int) -> None:
-        """Train the teacher, the four students, and the five runs that go on from them."""
-        shared, start = self.build_keys(seed), f"s{seed}"
-        stage1 = {"lr": 0.002}
-        teacher = {**shared, "student": "cnn", "epoch": self.teacher_epochs, "rho": 0.0, "stage1": stage1}
+        """Train the teacher, the students, and the arms that go on from them."""
+        shared, start = {**self.build_keys(seed), "rho": 0.0}, f"s{seed}"
+        teacher = {**shared, "student": "cnn", "epoch": self.teacher_epochs, "stage1": {"lr": 0.002}}
         self.train(1, f"{start}_teacher", teacher)
-        runs = str(self.out / "runs" / start)
-        for kind, student in STUDENTS.items():
-            if kind not in self.students:
-                continue
-            keys = {**shared, "student": student, "epoch": self.epochs, "rho": 0.0, "stage1": {"lr": 0.006}}
+        for kind in (kind for kind in STUDENTS if kind in self.students):
+            student = {**STUDENTS[kind], "patch_size": self.data["image_size"] // GRID}
+            keys = {**shared, "student": student, "epoch": self.epochs, "stage1": {"lr": 0.006}}
+            keys |= {"lr_factors": RATES[kind]} if kind in RATES else {}
             self.train(1, f"{start}_{kind}", keys)
-            if self.stages == 1:
-                continue
-            keys |= {"rho": self.rho, "teacher": "cnn", "teacher_weights": f"{runs}_teacher_*/{BEST}"}
-            keys |= {"pretrained_student_weights": f"{runs}_{kind}_s{seed}_{kind}_*/{BEST}", "ema_decay": 0.99}
-            for arm, terms in (("alone", HARD), *([("distilled", DISTILLED)] if kind == "tm" else [])):
+            if self.stages == 2:
+                self._train_arms(seed, kind, keys)
+
+    def _train_arms(self, seed: int, kind: str, keys: Mapping[str, Any]) -> None:
+        """Train the arms of a student: the machine has all of them, the others go on alone."""
+        runs = str(self.out / "runs" / f"s{seed}")
+        more = {"teacher": "cnn", "teacher_weights": f"{runs}_teacher_*/{BEST}", "ema_decay": 0.99}
+        more["pretrained_student_weights"] = f"{runs}_{kind}_s{seed}_{kind}_*/{BEST}"
+        for arm, (terms, has_sam) in ARMS.items():
+            if f"{kind}_{arm}" in self.list_models():
                 stage2 = {"batch_size": 32, "lr": 0.003, "terms": list(terms)}
-                self.train(2, f"{start}_{kind}_{arm}", {**keys, "stage2": stage2})
+                rho = self.rho if has_sam else 0.0
+                self.train(2, f"s{seed}_{kind}_{arm}", {**keys, **more, "rho": rho, "stage2": stage2})
 
 
 def evaluate(experiment: Experiment) -> dict[str, Any]:
     """Evaluate every model on the test pictures of its fold, and pool the folds.
 
     Returns:
-        `models`: accuracy with interval, by seed, parameters and multiply-accumulates; `differences`: paired ones.
+        `models`: accuracy with interval, by seed, parameters, multiply-accumulates, and the dead clauses of the seed
+        with most of them; `differences`: paired ones.
     """
     from sharpstudent.evaluation.cost import count_macs
     from sharpstudent.metrics.bootstrap import compute_interval, compute_paired
@@ -180,7 +204,9 @@ def evaluate(experiment: Experiment) -> dict[str, Any]:
             tables[name].append(table)
             image = task.example_batch(1).inputs
             size = sum(one.numel() for one in models[name].parameters())
-            about[name] = {"parameters": size, "macs": count_macs(models[name], image)}
+            dead = task.inspect_student(models[name]).get("dead_clauses")
+            dead = dead if dead is None else max(dead, about.get(name, {}).get("dead") or 0.0)
+            about[name] = {"parameters": size, "macs": count_macs(models[name], image), "dead": dead}
     pooled = {name: _pool(parts, experiment.name_folds()) for name, parts in tables.items()}
     rows: dict[str, Any] = {"models": {}, "differences": {}}
     for name in names:
@@ -242,12 +268,13 @@ def write_page(rows: Mapping[str, Any], experiment: Experiment) -> str:
     lines = [
         f"{experiment.seeds} seeds, {where}; {experiment.epochs} epochs of stage 1{further}.",
         "",
-        "| Model | test accuracy, % [95 %] | by seed | parameters | million MACs |",
-        "|---|---|---|---|---|",
+        "| Model | test accuracy, % [95 %] | by seed | parameters | million MACs | dead clauses |",
+        "|---|---|---|---|---|---|",
     ]
     for one in rows["models"].values():
         by_seed = " ".join(f"{100 * value:.1f}" for value in one["by_seed"])
-        size = f"{one['parameters']:,} | {one['macs'] / 1e6:.2f}"
+        dead = "" if one["dead"] is None else f"{one['dead']:.0f}"
+        size = f"{one['parameters']:,} | {one['macs'] / 1e6:.2f} | {dead}"
         lines.append(f"| {one['title']} | {_show(one['accuracy'], one)} | {by_seed} | {size} |")
     lines += ["", "| Difference, points [95 %] | | by seed |", "|---|---|---|"]
     for name, one in rows["differences"].items():
@@ -278,13 +305,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--teacher-epochs", type=read_number(int, 1, 10_000), default=4, metavar="N", help="(%(default)s)")
     add("--students", type=_read_students, default=tuple(STUDENTS), metavar="A,B", help=f"of {', '.join(STUDENTS)}")
     add("--stages", type=int, choices=(1, 2), default=2, help="1: end after stage 1")
-    add("--rho", type=read_number(float, 0.0, 10.0), default=0.0, help="radius of SAM in stage 2 (%(default)s)")
-    add("--jobs", type=read_number(int, 1, 64), default=2, metavar="N", help="seeds side by side (%(default)s)")
+    add(
+        "--rho",
+        type=read_number(float, 0.0, 10.0),
+        default=0.05,
+        help="of the arm with SAM; 0: none (%(default)s)",
+    )
+    add("--jobs", type=read_number(int, 1, 64), default=3, metavar="N", help="seeds side by side (%(default)s)")
     add("--source", choices=("mnist", "idx", "folder", "drawn"), default="mnist", help="as data.source (%(default)s)")
     add("--data-root", metavar="FOLDER", default="data/mnist", help="as data.data_root (%(default)s)")
-    add("--image-size", type=read_number(int, 14, 512), default=28, metavar="PX", help="divisible by 7 (%(default)s)")
+    add("--image-size", type=read_number(int, 14, 512), default=28, metavar="PX", help="divisible by 4 (%(default)s)")
     add("--channels", type=int, choices=(1, 3), default=1, help="(%(default)s)")
     read = parser.parse_args(argv)
+    if read.image_size % GRID:
+        parser.error(f"argument --image-size: expected a multiple of {GRID}, got {read.image_size}")
     data = {"source": read.source, "data_root": read.data_root, "image_size": read.image_size}
     experiment = Experiment(
         out=read.out,

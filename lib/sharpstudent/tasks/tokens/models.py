@@ -31,7 +31,8 @@ CLOSED = ("num_classes", "image_size", "in_channels", "dropout", "backend", "arc
 OPTIONS = tuple(name for name in inspect.signature(UnifiedTMTransformer).parameters if name not in CLOSED)
 OWN_NORMALISATION = "own_normalisation"  # an option of a timm model: its mean and std may differ from timm's
 PER_STAGE = ("embed_dim", "depths", "num_heads", "mlp_ratio")
-CHOICES = {"pool": ("mean", "class"), "literals": ("binary", "soft"), "freeze_clauses": (False, True)}
+RANGES = {"clause_specialize": (0.0, 1.0), "attention_scale": (0.0, 10.0), "position_deviation": (0.0, 10.0)}
+CHOICES = {"pool": ("mean", "class"), "literals": ("binary", "single", "soft"), "freeze_clauses": (False, True)}
 
 
 class SmallCNN(nn.Module):
@@ -130,9 +131,10 @@ def list_arguments(spec: ModelSpec, *, classes: int, image_size: int, channels: 
     for name, known in CHOICES.items():
         if options.get(name, known[0]) not in known:
             _refuse(spec, f"option {name}", " or ".join(map(str, known)), options[name])
-    strength = options.get("clause_specialize", 0.0)
-    if not isinstance(strength, int | float) or not 0.0 <= strength <= 1.0:
-        _refuse(spec, "option clause_specialize", "a number of 0..1", strength)
+    for name, (least, most) in RANGES.items():
+        value = options.get(name, least)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+            _refuse(spec, f"option {name}", f"a number of {least:g}..{most:g}", value)
     clauses = options.get("clauses", 192)
     if not isinstance(clauses, int) or clauses < 2 or clauses % 2:
         _refuse(spec, "option clauses", "an even number, half of it in each bank", clauses)

@@ -56,7 +56,7 @@ class PackedTM(nn.Module):
             UserError: For one with soft literals, which are no bits.
         """
         super().__init__()
-        if machine.literals != "binary":
+        if not machine.is_binary:
             raise UserError.about("the model", "has soft literals, which cannot be packed", 'literals "binary"', "soft")
         with torch.no_grad():
             plain, negated = (mask.numpy() > 0.5 for mask in machine.masks())

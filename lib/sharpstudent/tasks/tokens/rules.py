@@ -178,8 +178,8 @@ def write_rules(folder: Path, rules: Sequence[Rule]) -> list[Path]:
     lines = [
         f"# {len(rules)} clauses",
         "",
-        "A clause is 1 where all its literals hold, and exp(-m / 4) where m fail. `f3` is feature 3 of the layer that",
-        "the machine reads, true where it is above 0. Votes are along the direct path to the logits.",
+        "A clause is 1 where all its literals hold, and less with each one that fails. `f3` is feature 3 of the layer",
+        "that the machine reads, true where it is above 0. Votes are along the direct path to the logits.",
         "",
         *(f"- {rule.machine}, {rule.as_text()}" for rule in ranked),
     ]

@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from sharpstudent.tasks.tokens.clauses import FuzzyPatternTM, Literals, TMFeedForward, UsageMeter
 
 Backend = Literal["ste", "deeptm", "mlp", "none"]
-TM_SCALE = {"binary": 1.0, "soft": 1e-4}  # LayerScale of the machine at the start
+TM_SCALE = {"single": 1.0, "binary": 1.0, "soft": 1e-4}  # LayerScale of the machine at the start
 
 
 class HeadAttention(nn.Module):
@@ -101,7 +101,7 @@ class TokenBlock(nn.Module):
         self.attention = HeadAttention(width, heads, options.strength)
         self.norm2 = nn.LayerNorm(width)
         self.feed_forward = _build_feed_forward(width, hidden, clauses, options)
-        self.scale1 = nn.Parameter(torch.ones(width))
+        self.scale1 = nn.Parameter(torch.full((width,), options.attention_scale))
         self.scale2 = nn.Parameter(torch.full((width,), TM_SCALE[options.literals] if options.is_tm else 1.0))
 
     @property
@@ -137,10 +137,12 @@ class TokenBlock(nn.Module):
 class BlockOptions:
     """What all blocks of a model share."""
 
-    def __init__(self, backend: Backend, literals: Literals, strength: float, dropout: float) -> None:
+    def __init__(
+        self, backend: Backend, literals: Literals, strength: float, dropout: float, attention_scale: float
+    ) -> None:
         self.backend: Backend = backend
         self.literals: Literals = literals
-        self.strength, self.dropout = strength, dropout
+        self.strength, self.dropout, self.attention_scale = strength, dropout, attention_scale
         self.is_tm = backend in ("ste", "deeptm")
 
 
@@ -197,6 +199,8 @@ class UnifiedTMTransformer(nn.Module):
         literals: Literals = "binary",
         clause_specialize: float = 0.0,
         freeze_clauses: bool = False,
+        attention_scale: float = 1.0,
+        position_deviation: float = 0.02,
         dropout: float = 0.0,
     ) -> None:
         """Build the model; the keys are kept in a checkpoint of the command-line translator as `model_kwargs`.
@@ -218,6 +222,9 @@ class UnifiedTMTransformer(nn.Module):
             literals: See `FuzzyPatternTM`.
             clause_specialize: s, 0..1: how far attention heads are reweighted by their use.
             freeze_clauses: Whether the masks keep their random start, as a control.
+            attention_scale: LayerScale of attention at the start. Below 1, the feed-forward layers learn before
+                attention, pooled over the tokens, has done their work.
+            position_deviation: Standard deviation of the positions at the start (vit).
             dropout: Dropout rate of the feed-forward layers.
 
         Raises:
@@ -227,13 +234,13 @@ class UnifiedTMTransformer(nn.Module):
         sizes = (image_size, patch_size, embed_dim, depths, num_heads, mlp_ratio, window_size)
         check_sizes(architecture, *sizes)
         self.architecture, self.pool = architecture, pool
-        options = BlockOptions(backend, literals, clause_specialize, dropout)
+        options = BlockOptions(backend, literals, clause_specialize, dropout, attention_scale)
         grid, first = image_size // patch_size, embed_dim[0]
         self.patch_embed = nn.Conv2d(in_channels, first, patch_size, patch_size)
         self.patch_norm = nn.LayerNorm(first)
         if architecture == "vit":
             self.class_token = nn.Parameter(torch.zeros(1, 1, first))
-            self.positions = nn.Parameter(torch.empty(1, grid * grid + 1, first).normal_(0.0, 0.02))
+            self.positions = nn.Parameter(torch.empty(1, grid * grid + 1, first).normal_(0.0, position_deviation))
         ratios = list(mlp_ratio) * len(depths) if len(mlp_ratio) == 1 else list(mlp_ratio)
         self.blocks, self.merges, self.aux = nn.ModuleList(), nn.ModuleDict(), nn.ModuleDict()
         self.aux["patch"] = nn.Linear(first, num_classes)
