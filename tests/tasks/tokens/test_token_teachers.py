@@ -104,19 +104,32 @@ def test_the_map_of_a_cnn_is_a_target_for_the_clauses_of_each_place() -> None:
     check_term(term, ModelSpec("cnn", role="teacher"))
 
 
+@pytest.mark.parametrize(
+    "term",
+    [
+        {"term": "hard"}, {"term": "kd"}, {"term": "self"}, {"term": "hard", "on": "aux.*"},
+        {"term": "supcon", "on": "embedding"}, {"term": "clause_sparsity"},
+    ],
+    ids=["labels", "teacher", "average", "diagnostic heads", "contrast", "quiet clauses"],
+)  # fmt: skip
+def test_each_of_the_six_terms_teaches_the_clauses_alone(term: dict[str, Any]) -> None:
+    check_term(term, ModelSpec("cnn", role="teacher"))
+
+
 def check_term(term: dict[str, Any], teacher: ModelSpec) -> None:
-    """The term has a gradient in the masks of the student."""
+    """The term, all by itself, has a gradient in the masks of the student."""
     (keys,) = TypeAdapter(build_terms_type(TERMS)).validate_python([term])
     section = keys.resolve(TERMS[keys.term])
     task = TokensTask(TokensSection(source="drawn"))
     student = task.build_student(ModelSpec("tm_vit", {"patch_size": 7, "clauses": 8}))
     torch.manual_seed(1)
     frozen = FrozenTeacher(task.build_teacher(teacher))
-    batch = task.example_batch(6)
+    average = task.build_student(ModelSpec("tm_vit", {"patch_size": 7, "clauses": 8}))
+    batch = task.example_batch(12)
     shapes = hook_layers([section], student, frozen, batch)
     criterion = build_criterion([section], shapes, batch)
     outputs = student(**batch.inputs)
-    loss = criterion(outputs, batch, {"teacher": frozen(**batch.inputs)}, Progress(1, 0, 1, 1)).total
+    loss = criterion(outputs, batch, {"teacher": frozen(**batch.inputs), "ema": average(**batch.inputs)}, Progress(1, 0, 1, 1)).total
     loss.backward()
     if "norm2" not in str(term):  # the tokens before the machine
         assert all(one.grad.abs().sum() > 0 for name, one in student.named_parameters() if ".ta_" in name)
