@@ -10,9 +10,14 @@ import numpy as np
 import pytest
 import torch
 from sharpstudent.core.errors import UserError
+from sharpstudent.core.shipped import find_shipped
+from sharpstudent.evaluation.command_line import ModelRequest
+from sharpstudent.evaluation.opened import open_checkpoint
 from sharpstudent.tasks.tokens.clauses import FuzzyPatternTM
 from sharpstudent.tasks.tokens.packed import PackedTM, measure_packed, pack_bits, pack_model
 from sharpstudent.tasks.tokens.rules import collect_clauses, compute_votes, describe_pictures, list_rules, write_rules
+from sharpstudent.tasks.tokens.section import TokensSection
+from sharpstudent.tasks.tokens.task import TokensTask
 from sharpstudent.tasks.tokens.transformer import UnifiedTMTransformer
 
 DIGITS = tuple("0123456789")
@@ -95,6 +100,23 @@ def test_a_packed_model_answers_as_the_float_one_and_is_smaller() -> None:
     assert found.accuracy["float"] == 1.0
     assert found.core_bytes["float"] > 10 * found.core_bytes["packed"]
     assert set(found.model_ms) == {"float", "packed"}
+
+
+def test_the_shipped_model_has_no_dead_clause_needs_its_clauses_and_answers_alike_as_bits() -> None:
+    path = find_shipped("tokens-mnist")
+    assert path is not None
+    assert path.stat().st_size < 1e6
+    model: Any = open_checkpoint(ModelRequest(path), TokensTask, torch.device("cpu")).model
+    (samples,) = TokensTask(TokensSection(source="drawn")).open_data("test")
+    made = [samples.make(place, np.random.default_rng(0)) for place in range(len(samples))]
+    images = torch.from_numpy(np.concatenate([one.inputs["image"] for one in made]))
+    labels = np.array([int(one.targets["label"][0]) for one in made])
+    found = measure_packed(model, images, labels, rounds=1)
+    assert found.agreement["packed"] >= 0.99
+    assert found.accuracy["float"] > 0.5  # of digits in fonts, of which it has seen none
+    assert model.describe_usage()["dead_clauses"] == 0
+    model.remove_machines()
+    assert float((model(images)["logits"].argmax(1).numpy() == labels).mean()) < found.accuracy["float"] - 0.1
 
 
 def test_soft_literals_and_models_without_machines_cannot_be_packed() -> None:

@@ -129,7 +129,9 @@ def check_term(term: dict[str, Any], teacher: ModelSpec) -> None:
     shapes = hook_layers([section], student, frozen, batch)
     criterion = build_criterion([section], shapes, batch)
     outputs = student(**batch.inputs)
-    loss = criterion(outputs, batch, {"teacher": frozen(**batch.inputs), "ema": average(**batch.inputs)}, Progress(1, 0, 1, 1)).total
+    loss = criterion(
+        outputs, batch, {"teacher": frozen(**batch.inputs), "ema": average(**batch.inputs)}, Progress(1, 0, 1, 1)
+    ).total
     loss.backward()
     if "norm2" not in str(term):  # the tokens before the machine
         assert all(one.grad.abs().sum() > 0 for name, one in student.named_parameters() if ".ta_" in name)
