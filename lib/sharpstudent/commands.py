@@ -8,11 +8,12 @@ Importing this loads no torch: a mistake in a command line costs no seconds. Tas
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 from sharpstudent.config.load import CONFIGS
@@ -26,12 +27,26 @@ from sharpstudent.registry import find_task, list_tasks
 Words = Sequence[str]
 
 
+@contextlib.contextmanager
+def _loading() -> Generator[None]:
+    """Say on a terminal that packages are being loaded, which takes seconds; afterwards the words are gone."""
+    shown = "torch" not in sys.modules and sys.stderr.isatty()
+    if shown:
+        print("loading torch ...", end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        if shown:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
 def train(words: Words) -> None:
     """Stage 1: fine-tune a student (or make a teacher) on hard labels."""
     from sharpstudent.config.cli import read_command_line
 
     command = read_command_line(words, stage=1, find_task=find_task)
-    from sharpstudent.train.stage import run_stage
+    with _loading():
+        from sharpstudent.train.stage import run_stage
 
     run_stage(command)
 
@@ -41,7 +56,8 @@ def distill(words: Words) -> None:
     from sharpstudent.config.cli import read_command_line
 
     command = read_command_line(words, stage=2, find_task=find_task)
-    from sharpstudent.train.stage import run_stage
+    with _loading():
+        from sharpstudent.train.stage import run_stage
 
     run_stage(command)
 
@@ -64,7 +80,8 @@ def _evaluate(words: Words, script: str) -> None:
     from sharpstudent.evaluation.command_line import parse_command_line
 
     renderer, request = parse_command_line(words, script=script)
-    from sharpstudent.evaluation.run import run_evaluation
+    with _loading():
+        from sharpstudent.evaluation.run import run_evaluation
     from sharpstudent.report.console import build_console
 
     run_evaluation(renderer, request, build_console())
@@ -72,14 +89,16 @@ def _evaluate(words: Words, script: str) -> None:
 
 def ablate(words: Words) -> None:
     """What the teacher, a term or SAM is worth: trains arms, and compares them."""
-    from sharpstudent.evaluation.ablate import main
+    with _loading():
+        from sharpstudent.evaluation.ablate import main
 
     main(words)
 
 
 def sweep(words: Words) -> None:
     """Try values of keys of stage 2, and choose by validation."""
-    from sharpstudent.evaluation.sweep import main
+    with _loading():
+        from sharpstudent.evaluation.sweep import main
 
     main(words)
 
@@ -89,7 +108,8 @@ def predict(words: Words) -> None:
     from sharpstudent.deploy.inputs import parse_prediction
 
     task, command = parse_prediction(words)
-    from sharpstudent.deploy.predict import run_prediction
+    with _loading():
+        from sharpstudent.deploy.predict import run_prediction
 
     run_prediction(task, command)
 
@@ -99,7 +119,8 @@ def app(words: Words) -> None:
     from sharpstudent.deploy.inputs import parse_app
 
     task, command = parse_app(words)
-    from sharpstudent.deploy.app import run_app
+    with _loading():
+        from sharpstudent.deploy.app import run_app
 
     run_app(task, command)
 
@@ -109,7 +130,8 @@ def export(words: Words) -> None:
     from sharpstudent.deploy.command_line import parse_export
 
     renderer, request = parse_export(words)
-    from sharpstudent.deploy.export import run_export
+    with _loading():
+        from sharpstudent.deploy.export import run_export
     from sharpstudent.report.console import build_console
 
     run_export(renderer, request, build_console())
@@ -120,7 +142,8 @@ def benchmark(words: Words) -> None:
     from sharpstudent.deploy.command_line import parse_benchmark
 
     renderer, request = parse_benchmark(words)
-    from sharpstudent.deploy.benchmark import run_benchmark
+    with _loading():
+        from sharpstudent.deploy.benchmark import run_benchmark
     from sharpstudent.report.console import build_console
 
     run_benchmark(renderer, request, build_console())
@@ -142,7 +165,8 @@ def check(words: Words) -> None:
     if path.suffix in (".json", ".json5"):
         return _check_config(words)
     if (path / "config.json").is_file():
-        from sharpstudent.train.advice import main
+        with _loading():
+            from sharpstudent.train.advice import main
 
         return main(words)
     return _find_task_command("check", str(path))(words)
