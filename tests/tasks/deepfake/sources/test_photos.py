@@ -213,6 +213,18 @@ def test_identical_files_of_two_people_are_refused_unless_allowed() -> None:
 
 
 @pytest.mark.usefixtures("networks")
+def test_people_who_share_a_picture_stay_together_where_the_split_is_drawn() -> None:
+    write_faces(ROOT, {f"person{i}": 1 for i in range(6)})
+    (held_out, *_) = people_of(find(share=0.34).validation)
+    other = min(people_of(find(share=0.34).train))
+    shutil.copy(ROOT / other / "0.png", ROOT / held_out / "copy.png")
+    splits = find(share=0.34)
+    assert {held_out, other} <= set(people_of(splits.train))
+    assert people_of(splits.validation)
+    assert not set(people_of(splits.train)) & set(people_of(splits.validation))
+
+
+@pytest.mark.usefixtures("networks")
 def test_equal_photos_count_once_in_validation_and_training_names_them() -> None:
     write_faces(ROOT, {"ann": 2, "bob": 2})
     for person in ("ann", "bob"):

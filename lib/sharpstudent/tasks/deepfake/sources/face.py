@@ -14,7 +14,7 @@ import io
 import os
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import BinaryIO
@@ -234,6 +234,24 @@ def find_copies(paths: Iterable[Path]) -> list[list[Path]]:
             with contextlib.suppress(OSError):
                 by_content[hashlib.sha256(read_plain(path, most_bytes=MOST_BYTES)).hexdigest()].append(path)
     return [same for same in by_content.values() if len(same) > 1 and _is_picture(same[0])]
+
+
+def keep_copies_together(held_out: Set[str], files: Iterable[tuple[Path, str]]) -> frozenset[str]:
+    """Let people train who were drawn for validation, and of whom a picture is also one of somebody who trains.
+
+    Args:
+        held_out: The people who were drawn.
+        files: The pictures of everybody, each with its person.
+
+    Returns:
+        The people who stay held out; those who were drawn, where nobody would.
+    """
+    person_of = dict(files)
+    linked = [{person_of[path] for path in copies} for copies in find_copies(person_of)]
+    kept = set(held_out)
+    while crossing := [people for people in linked if people & kept and people - kept]:
+        kept.difference_update(*crossing)
+    return frozenset(kept or held_out)
 
 
 def _is_picture(path: Path) -> bool:

@@ -20,7 +20,14 @@ from sharpstudent.data.splits import choose_validation_identities
 from sharpstudent.tasks.deepfake.layouts.clip import RawClip
 from sharpstudent.tasks.deepfake.layouts.names import CLASSES
 from sharpstudent.tasks.deepfake.layouts.registry import find_pictures
-from sharpstudent.tasks.deepfake.sources.face import Face, FaceSplits, check_apart, leave_out_copies, load_picture
+from sharpstudent.tasks.deepfake.sources.face import (
+    Face,
+    FaceSplits,
+    check_apart,
+    keep_copies_together,
+    leave_out_copies,
+    load_picture,
+)
 
 LAYOUT = "ROOT/real and ROOT/fake, ROOT/train/{real,fake} and ROOT/val/{real,fake}, or a table with path and label"
 
@@ -64,9 +71,12 @@ def find_faces(
     if "val" in splits:
         held_out = "the folders or the table"
     else:
-        free = [face.identity for face, split in faces if split != "test"]
+        free = {
+            file: face.identity for (face, split), (_, file) in zip(faces, pictures, strict=True) if split != "test"
+        }
         with found.told():
-            chosen = choose_validation_identities(free, share=validation_share, seed=split_seed)
+            drawn = choose_validation_identities(list(free.values()), share=validation_share, seed=split_seed)
+        chosen = keep_copies_together(drawn, free.items())
         splits = [split if split == "test" else "val" if face.identity in chosen else "train" for face, split in faces]
         held_out = (
             f"{len(chosen)} people or clips held out (validation_share {validation_share}, split_seed {split_seed})"

@@ -16,7 +16,13 @@ from sharpstudent.core.naming import name_file
 from sharpstudent.data.splits import choose_validation_identities
 from sharpstudent.tasks.deepfake.layouts.clip import Found
 from sharpstudent.tasks.deepfake.layouts.registry import find_pictures
-from sharpstudent.tasks.deepfake.sources.face import Face, FaceSplits, check_apart, leave_out_copies
+from sharpstudent.tasks.deepfake.sources.face import (
+    Face,
+    FaceSplits,
+    check_apart,
+    keep_copies_together,
+    leave_out_copies,
+)
 from sharpstudent.tasks.deepfake.sources.face_crops import FaceCrops
 
 SPLITS = ("train", "val", "test")
@@ -129,6 +135,8 @@ def read_photos(root: Path, *, remedy: str, people: str | None = None) -> tuple[
 def split_photos(photos: list[Photo], share: float, seed: int) -> list[Photo]:
     """Keep the source's own split where it has a part for validation, else hold out people of those to train on.
 
+    People who have a picture in common, to the last byte, stay together.
+
     Args:
         photos: All with a split, or all without one.
         share: The share of the people that is held out for validation, 0..1.
@@ -147,7 +155,8 @@ def split_photos(photos: list[Photo], share: float, seed: int) -> list[Photo]:
         got = f"{len(photos):,} photos of test"
         remedy = "give photos of other splits, too"
         raise UserError.about("training", "has no photo to train on, and none to validate with", got=got, remedy=remedy)
-    held_out = choose_validation_identities([photo.person for photo in free], share=share, seed=seed)
+    drawn = choose_validation_identities([photo.person for photo in free], share=share, seed=seed)
+    held_out = keep_copies_together(drawn, [(photo.path, photo.person) for photo in free])
     return [
         photo if photo.split == "test" else replace(photo, split="val" if photo.person in held_out else "train")
         for photo in photos
