@@ -114,8 +114,7 @@ def _pack(
             expected = "finite positions, not all of them 0, in every frame"
             raise UserError.about(where, f"has a sequence that shows no body: {name} {bad}", expected,
                                   remedy="leave this sequence out")  # fmt: skip
-    if len(xyz):
-        check_unit(xyz[None], where, section.unit)
+        check_unit(reader(number), f"{where}: {name}", section.unit)
     return Motion(reader, labels.astype(np.int64), subjects, names)
 
 

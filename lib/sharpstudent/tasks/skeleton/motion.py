@@ -92,23 +92,31 @@ def find_bad(bodies: Bodies, skeleton: Skeleton) -> str | None:
     return f"has {format_count_of(absent, 'frame')} without a body" if absent else None
 
 
+def measure_side(bodies: Bodies) -> float:
+    """Measure the longest side of the box around the first of bodies (M, n, V, 2 or 3): its median over the frames."""
+    box = bodies[0].max(axis=1).astype(np.float64) - bodies[0].min(axis=1)
+    return float(np.median(box.max(axis=1)))
+
+
 def check_unit(bodies: Bodies, where: str, unit: str) -> None:
     """Raise UserError where a person of a sequence cannot have such a size in this unit."""
-    box = bodies[0].max(axis=1).astype(np.float64) - bodies[0].min(axis=1)
-    side = float(np.median(box.max(axis=1))) * METRES[unit]
+    side = measure_side(bodies) * METRES[unit]
     if not PERSON[0] <= side <= PERSON[1]:
         remedy = f"--set data.unit={'m' if unit == 'mm' else 'mm'}"
         got, expected = f"{side:.3g} m with data.unit {unit}", f"people of {PERSON[0]} to {PERSON[1]} m"
         raise UserError.about(where, "is in another unit than the config says", expected, got, remedy)
 
 
-def read_checked(motion: Motion, number: int, skeleton: Skeleton) -> Bodies:
-    """Read a sequence. Raises UnreadableSample for one that shows no moving body."""
+def read_checked(motion: Motion, number: int, skeleton: Skeleton, unit: str) -> NDArray[np.float64]:
+    """Read a sequence, in metres. Raises UnreadableSample for one that shows no moving body, or none of that unit."""
     bodies = motion.read(number)
     bad = find_bad(bodies, skeleton)
+    found = bodies.astype(np.float64) * METRES[unit]
+    if bad is None and not PERSON[0] <= (side := measure_side(found)) <= PERSON[1]:
+        bad = f"shows a person of {side:.3g} m: is it in another unit than {unit}?"
     if bad is not None:
         raise UnreadableSample(motion.names[number], bad)
-    return bodies
+    return found
 
 
 def scale_pixels(xy: NDArray[Any]) -> NDArray[np.float64]:
@@ -121,7 +129,7 @@ def scale_pixels(xy: NDArray[Any]) -> NDArray[np.float64]:
         Positions (M, n, V, 3) in metres; z is 0. The box of the first body has a median side of HEIGHT.
     """
     found = np.concatenate([xy[..., :1], -xy[..., 1:], np.zeros_like(xy[..., :1])], -1).astype(np.float64)
-    side = float(np.median((xy[0].max(axis=1) - xy[0].min(axis=1)).max(axis=1)))
+    side = measure_side(xy)
     return found * (HEIGHT / side if side > 0.0 else 0.0)
 
 

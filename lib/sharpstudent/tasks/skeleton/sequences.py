@@ -8,7 +8,7 @@ from sharpstudent.core.errors import format_count_of
 from sharpstudent.core.types import Sample
 from sharpstudent.data.dataset import Samples
 from sharpstudent.tasks.skeleton.graph import Skeleton
-from sharpstudent.tasks.skeleton.motion import METRES, Bodies, Motion, find_split, read_checked
+from sharpstudent.tasks.skeleton.motion import Bodies, Motion, find_split, read_checked
 from sharpstudent.tasks.skeleton.movements import augment, build_streams, cut
 from sharpstudent.tasks.skeleton.section import SkeletonSection
 
@@ -50,8 +50,7 @@ class Sequences(Samples):
 
     def read(self, index: int) -> Bodies:
         """Read the positions of a sequence as they are (M, n, V, 3) [m]. Raises UnreadableSample."""
-        bodies = read_checked(self._motion, int(self._chosen[index]), self.skeleton)
-        return bodies.astype(np.float64) * METRES[self._section.unit]
+        return read_checked(self._motion, int(self._chosen[index]), self.skeleton, self._section.unit)
 
     def make(self, index: int, rng: np.random.Generator) -> Sample:
         """Make the streams of a sequence."""

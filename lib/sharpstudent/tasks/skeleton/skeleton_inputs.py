@@ -23,7 +23,7 @@ from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.tasks.skeleton import ntu
 from sharpstudent.tasks.skeleton.from_pose import detect_bodies
 from sharpstudent.tasks.skeleton.graph import Skeleton
-from sharpstudent.tasks.skeleton.motion import METRES, PERSON, Bodies, find_bad, scale_pixels
+from sharpstudent.tasks.skeleton.motion import METRES, PERSON, Bodies, find_bad, measure_side, scale_pixels
 from sharpstudent.tasks.skeleton.movements import build_streams, cut
 from sharpstudent.tasks.skeleton.section import SkeletonSection
 
@@ -196,7 +196,7 @@ def _make_sample(
     bad = find_bad(bodies, skeleton)
     if bad is not None:
         raise UnreadableSample(name, bad)
-    side = float(np.median((bodies[0].max(axis=1) - bodies[0].min(axis=1)).max(axis=1)))
+    side = measure_side(bodies)
     if not PERSON[0] <= side <= PERSON[1]:
         other = "mm" if side > PERSON[1] else "m"
         raise UnreadableSample(name, f"shows a person of {side:.3g} m: another unit? try --unit {other}")
