@@ -67,13 +67,13 @@ def test_an_empty_list_of_problems_raises_nothing() -> None:
     ProblemList().raise_if_any()
 
 
-def test_a_list_gathers_problems_and_other_errors_into_one() -> None:
+def test_a_list_gathers_problems_and_other_errors_into_one_and_says_each_once() -> None:
     problems = ProblemList()
     problems.add(MISSING)
     problems.take(UserError(UNKNOWN, MISSING))
     with pytest.raises(UserError) as caught:
         problems.raise_if_any()
-    assert caught.value.problems == (MISSING, UNKNOWN, MISSING)
+    assert caught.value.problems == (MISSING, UNKNOWN)
 
 
 @pytest.mark.parametrize(

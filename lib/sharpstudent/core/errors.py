@@ -134,9 +134,9 @@ class ProblemList:
             return None  # type: ignore[return-value]
 
     def raise_if_any(self) -> None:
-        """Raise one UserError with all problems, if there are any."""
+        """Raise one UserError with all problems, if there are any; one that several checks have found is said once."""
         if self._problems:
-            raise UserError(*self._problems)
+            raise UserError(*dict.fromkeys(self._problems))
 
 
 def choose(choices: Mapping[str, T], name: str, where: str) -> T:

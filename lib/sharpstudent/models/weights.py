@@ -333,9 +333,12 @@ def advise_weights(key: str, pattern: str) -> str:
         return f"run stage 1 first: {advise_stage_1(pattern)}; or name the file"
     if command := advise_teacher(pattern):
         return f"train it first: {command}; or name the file"
+    trained = f"or train a teacher with {SCRIPTS[1]}"
+    if Path(pattern).parts[:1] != ("weights",):
+        return f"put the teacher's checkpoint there, {trained}"
     return (
-        "put the teacher's checkpoint there (FFc23.tar is published for EfficientNet-B4; see weights/README.md), or "
-        f"train a teacher with {SCRIPTS[1]}; `{advise_make('demo')}` runs without it"
+        f"put the teacher's checkpoint there (weights/README.md says which are published), {trained}; "
+        f"`{advise_make('demo')}` runs without it"
     )
 
 

@@ -227,6 +227,14 @@ def test_a_person_in_two_splits_is_refused(tmp_path: Path) -> None:
         Sequences(load_motion(section, COCO), "test", section, COCO)
 
 
+@pytest.mark.parametrize("key", ["validation_subjects", "test_subjects"])
+def test_a_mistyped_person_is_refused_before_the_right_one_is_trained_on(tmp_path: Path, key: str) -> None:
+    section = make_section(write_motion(tmp_path / "m.npz"), **{key: ("4", "66")})
+    with pytest.raises(UserError, match=f"{key}: names people whom the data does not have") as raised:
+        Sequences(load_motion(section, COCO), "train", section, COCO)
+    assert "66" in str(raised.value)
+
+
 def test_a_sequence_of_one_frame_is_counted_from_offsets_not_read_past_its_end(tmp_path: Path) -> None:
     made = make_motion()
     with pytest.raises(UserError, match="do not fit together"):

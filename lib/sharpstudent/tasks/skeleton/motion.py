@@ -150,10 +150,7 @@ def find_split(motion: Motion, split: str, section: SkeletonSection) -> NDArray[
     if split not in ("train", "validation", "test"):
         raise UserError.about("data", f"has no split {split!r}", "train, validation or test", remedy="name one of them")
     validation, test = find_held_out(motion, section)
-    both = validation & test if not motion.parts else set[str]()
-    if both:
-        got, remedy = ", ".join(sorted(both)), "take them out of one of the two"
-        raise UserError.about("data.test_subjects", "has people of data.validation_subjects", got=got, remedy=remedy)
+    _check_people(motion, section, validation & test if not motion.parts else set(), split)
     is_test = [part == "test" for part in motion.parts] or [subject in test for subject in motion.subjects]
     wanted = {"test": (True, None), "validation": (False, True), "train": (False, False)}[split]
     found = np.flatnonzero(
@@ -164,10 +161,30 @@ def find_split(motion: Motion, split: str, section: SkeletonSection) -> NDArray[
     )
     if not len(found):
         where = "data" if split == "train" or motion.parts else f"data.{split}_subjects"
-        expected = f"some of {', '.join(list(dict.fromkeys(motion.subjects))[:40])}"
+        expected = f"some of {_name_people(motion)}"
         remedy = "name people of the data, and leave some to train on"
         raise UserError.about(where, f"leaves no sequence for {split}", expected, remedy=remedy)
     return found
+
+
+def _check_people(motion: Motion, section: SkeletonSection, both: set[str], split: str) -> None:
+    """Raise UserError for people in two splits; and, before training, for names that nobody in the data has.
+
+    A mistyped name would put the person who is meant among those whom the model learns from.
+    """
+    if both:
+        got, remedy = ", ".join(sorted(both)), "take them out of one of the two"
+        raise UserError.about("data.test_subjects", "has people of data.validation_subjects", got=got, remedy=remedy)
+    for key in ("validation_subjects", "test_subjects"):
+        unknown = set(getattr(section, key) or ()).difference(motion.subjects)
+        if unknown and split != "test":
+            what, got = "names people whom the data does not have", ", ".join(sorted(unknown))
+            expected = f"some of {_name_people(motion)}"
+            raise UserError.about(f"data.{key}", what, expected, got, remedy="correct the names")
+
+
+def _name_people(motion: Motion) -> str:
+    return ", ".join(list(dict.fromkeys(motion.subjects))[:40])
 
 
 def find_held_out(motion: Motion, section: SkeletonSection) -> tuple[set[str], set[str]]:
