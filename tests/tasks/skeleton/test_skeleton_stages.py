@@ -59,6 +59,8 @@ def test_a_missing_teacher_checkpoint_stops_stage_2(trained: Workplace) -> None:
     ended = trained.call(STAGE_2, "mine.json", "-n", "none", "--set", "teacher_weights=nowhere.pth")
     assert ended.code == 2
     assert "nowhere.pth" in ended.err
+    assert f"or train a teacher with {STAGE_1}" in ended.err
+    assert "EfficientNet" not in ended.err
 
 
 def test_the_report_has_what_is_taken_for_what_and_moving_bodies_of_mistakes(trained: Workplace) -> None:
