@@ -95,7 +95,7 @@ def test_a_file_of_another_runtime_is_evaluated_and_compared_without_an_option(
     (path,) = (exported.place / exported.run / "exports").glob(f"*.{ending}")
     words = ("--task", exported.task.reference, *QUICK, "--device", "cpu", "--out")
     exported.check(EVALUATE, f"file={path}", f"run={exported.run}", *words, f"both_{form}")
-    exported.check("compare_models.py", "--before", exported.run, "--distilled", str(path), *words, f"pair_{form}")
+    exported.check("compare_models.py", "--before", exported.run, "--distilled", f"file={path}", *words, f"pair_{form}")
     for folder in (f"both_{form}", f"pair_{form}"):
         first, second = json.loads((exported.place / folder / "results.json").read_text())["models"]
         for name in exported.task.metrics:

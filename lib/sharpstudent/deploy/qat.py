@@ -38,7 +38,7 @@ ROUNDED = ("matmul", "bmm", "mm", "add", "add_", "mul", "mul_", "sigmoid", "silu
 ROUNDED += ("hardsigmoid", "avg_pool2d", "adaptive_avg_pool2d", "max_pool2d")
 HIGHEST = 63  # 7 bits of a weight, as much below 0 as above
 STEPS = 255  # 8 bits of an activation
-LR = 1e-3  # of Adam, at the first step; it falls to 0 as a cosine
+LR = 1e-4  # of Adam, at the first step; it falls to 0 as a cosine
 SMALLEST = 1e-8  # of a scale and of a variance
 PREFIX = "model."  # of the names of weights in the traced graph
 
