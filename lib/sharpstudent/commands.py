@@ -32,12 +32,13 @@ def _loading() -> Generator[None]:
     """Say on a terminal that packages are being loaded, which takes seconds; afterwards the words are gone."""
     shown = "torch" not in sys.modules and sys.stderr.isatty()
     if shown:
-        print("loading torch ...", end="", file=sys.stderr, flush=True)
+        sys.stderr.write("loading torch ...")
+        sys.stderr.flush()
     try:
         yield
     finally:
         if shown:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
+            sys.stderr.write("\r\033[K")
 
 
 def train(words: Words) -> None:
