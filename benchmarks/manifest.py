@@ -1,6 +1,7 @@
 """A manifest of a million rows: how fast it opens and gives rows, and what it adds to the memory of a loader.
 
     python benchmarks/manifest.py --rows 1000000
+    python benchmarks/manifest.py --rows 4000000 --large     no loader: opening, leak check and order alone
 
 The rows are drawn from a seed: 32 a clip, 4 clips a person, half of them fakes, landmarks of 81 points, paths and names
 of usual length; 80 % train, 10 % val, 10 % test. Every row names the same crop of 64 px, which is there: manifest,
@@ -45,7 +46,12 @@ def main() -> None:
     parser.add_argument("--keep-pages", action="store_true", help="never let go of what was read, for comparison")
     parser.add_argument("--open", type=Path, metavar="FILE", help="time and memory of opening alone, in this process")
     parser.add_argument("--measure", nargs=2, metavar=("KIND", "FOLDER"), help="memory alone, in this process")
+    parser.add_argument("--large", action="store_true", help="only how opening, leak check and order grow")
+    parser.add_argument("--step", nargs=2, metavar=("STEP", "FILE"), help="one of these alone, in this process")
     options = parser.parse_args()
+    if options.step is not None:
+        print(measure_step(options.step[0], Path(options.step[1]), options.rows))
+        return
     if options.open is not None:
         print(measure_opening(options.open))
         return
@@ -56,6 +62,13 @@ def main() -> None:
         folder = Path(name)
         start = time.perf_counter()
         write(folder / "full", options.rows)
+        if options.large:
+            print(f"{options.rows:,} rows drawn and written in {time.perf_counter() - start:.0f} s")
+            for step in STEPS:
+                words = [sys.executable, __file__, "--step", step, str(folder / "full" / "manifest.arrow")]
+                words += ["--rows", str(options.rows)]
+                print(subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip(), flush=True)
+            return
         write(folder / "empty", 0)
         write(folder / "small", 1280)
         size = (folder / "full" / "manifest.arrow").stat().st_size
@@ -154,6 +167,28 @@ def time_reading(path: Path) -> None:
     cpu = time.process_time() - cpu
     print(f"random rows a second, one process: {5000 / seconds:,.0f} ({cpu / 5000 * 1e3:.2f} ms of its CPU time a row)")
     print(f"every byte checked (verify): {_time(manifest.verify):.2f} s")
+
+
+STEPS = ("open", "leaks", "order")
+
+
+def measure_step(step: str, path: Path, rows: int) -> str:
+    """One step of a start of training: its time, its CPU time, and what it adds to the memory of this process."""
+    from sharpstudent.data.sampler import TrainSampler
+    from sharpstudent.tasks.deepfake.dataset.manifest import Manifest
+    from sharpstudent.tasks.deepfake.sources.manifest import find_faces
+
+    before, cpu, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time(), time.perf_counter()
+    if step == "open":
+        Manifest.open(path)
+    elif step == "leaks":  # opening, and the check that no person, group or clip is in two splits
+        find_faces(path, fakes="labels")
+    else:  # the order of an epoch of as many samples, batch by batch
+        for _ in TrainSampler(rows, BATCH, 1, seed=0).batches(1):
+            pass
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return f"{step:<5} {rows:>11,} rows: {seconds:.2f} s, {cpu:.2f} s of CPU time, {more:,.0f} MB of memory"
 
 
 def measure_opening(path: Path) -> str:

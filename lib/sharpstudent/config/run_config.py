@@ -158,10 +158,12 @@ class TaskSection(Frozen):
         flat_keys: Whether the keys may also stand outside the group, beside the keys of every task. Each then needs a
             default.
         shared_defaults: The task's own defaults for keys of every task, such as `student`.
+        free_keys: The keys that a resume may change, because they do not affect what is learnt.
     """
 
     flat_keys: ClassVar[bool] = False
     shared_defaults: ClassVar[Mapping[str, Any]] = {}
+    free_keys: ClassVar[tuple[str, ...]] = ()
 
 
 class TaskKind(Protocol):

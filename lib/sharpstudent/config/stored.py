@@ -294,10 +294,13 @@ def compare_configs(old: RunConfig, new: RunConfig) -> list[str]:
         A line `key: old -> new` for each value that differs.
     """
     before, after = _flatten(old), _flatten(keep_choices(old, new))
+    free = {f"task_section.{name}" for name in type(new.task_section).free_keys}
     return [
         f"{key}: {_show(before, key)} -> {_show(after, key)}"
         for key in dict.fromkeys((*before, *after))
-        if before.get(key) != after.get(key) and key.removeprefix("training.").split(".")[0] not in FREE_KEYS
+        if before.get(key) != after.get(key)
+        and key.removeprefix("training.").split(".")[0] not in FREE_KEYS
+        and key not in free
     ]
 
 

@@ -12,6 +12,8 @@ from pydantic import Field
 
 from sharpstudent.config.run_config import Count, PathText, TaskSection, usual
 
+CACHE_GB = 100.0  # the default of `cache_gb`
+
 
 class DeepfakeSection(TaskSection):
     """The keys that say where faces come from and how samples are made of them.
@@ -27,6 +29,7 @@ class DeepfakeSection(TaskSection):
         "teacher": "efficientnet-b4",
         "channels_last": "auto",
     }
+    free_keys: ClassVar[tuple[str, ...]] = ("cache_folder", "cache_gb")
 
     data_source: Literal["ffpp", "photos", "labelled", "manifest"] = Field(
         "ffpp",
@@ -36,7 +39,17 @@ class DeepfakeSection(TaskSection):
     data_root: PathText = Field(
         "data/FaceForensics++",
         description="folder that holds the faces (photos, labelled: or a table of files; manifest: prepare_faces.py's "
-        "DEST, or the manifest.arrow in it)",
+        "DEST, or the manifest.arrow in it; s3://BUCKET/FOLDER for one in a storage)",
+    )
+    cache_folder: PathText | None = Field(
+        None,
+        description="where files of a data_root in a storage are kept on this machine; null: sharpstudent/storage in "
+        "the user's cache",
+    )
+    cache_gb: Annotated[float, Field(gt=0.0)] = Field(
+        CACHE_GB,
+        description="the most that cache_folder may hold, GB of 10^9 bytes; with less than the set has, a part of the "
+        "crops is read one by one",
     )
     fakes: Literal["blend", "labels"] = Field(
         "blend",

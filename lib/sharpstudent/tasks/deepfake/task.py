@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sharpstudent.core.errors import UserError
+from sharpstudent.core.storage import read_place
 from sharpstudent.core.types import Answer, Batch, ExportSpec, InputSource, ModelSpec, Outputs, Sample, Table
 from sharpstudent.data.dataset import Samples
 from sharpstudent.metrics.metric import Metric
@@ -31,7 +32,7 @@ SOURCE_KEYS = {
     "ffpp": ("compression", "frames_per_clip"),
     "photos": ("image_size", "validation_share", "split_seed", "people"),
     "labelled": ("validation_share", "split_seed", "people"),
-    "manifest": ("fakes",),
+    "manifest": ("fakes", "cache_folder", "cache_gb"),
 }
 
 
@@ -109,7 +110,7 @@ class DeepfakeTask(ClassificationTask):
             raise UserError.about("data", f"has no split {unknown[0]!r}", expected=" or ".join(SPLITS))
         import cv2
 
-        found = self._find_faces(Path(self.section.data_root))
+        found = self._find_faces(self._read_root())
         if self._facts is None and not self.is_blended:
             self._kinds = found.kinds
         # Cutting face crops starts OpenCV's threads; a loader process forked beside them hangs in setNumThreads.
@@ -300,7 +301,20 @@ class DeepfakeTask(ClassificationTask):
         samples.repeats = section.repeats if is_train else 1
         return samples
 
-    def _find_faces(self, root: Path) -> FaceSplits:
+    def _read_root(self) -> Path | str:
+        """Return the path of the data, or its address; raises UserError where the source reads none of a storage."""
+        root = read_place(self.section.data_root)
+        if isinstance(root, str) and self.section.data_source != "manifest":
+            raise UserError.about(
+                "data_root",
+                f"is in a storage, which data_source = {self.section.data_source!r} does not read",
+                expected="a set that prepare_faces.py has written there, and data_source = 'manifest'",
+                got=root,
+                remedy="python prepare_faces.py SOURCE DEST --shards, then --set data_source=manifest",
+            )
+        return root
+
+    def _find_faces(self, root: Path | str) -> FaceSplits:
         section = self.section
         source = import_module(f"sharpstudent.tasks.deepfake.sources.{section.data_source}")
         options = {name: getattr(section, name) for name in SOURCE_KEYS[section.data_source]}

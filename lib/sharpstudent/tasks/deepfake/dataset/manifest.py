@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +32,9 @@ from sharpstudent.core.files import explain, open_plain
 from sharpstudent.core.io import atomic_path
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.tasks.deepfake.dataset.shards import SHARD_SUFFIX, BrokenCrop, read_crop_bytes
+
+if TYPE_CHECKING:
+    from sharpstudent.tasks.deepfake.dataset.stored_set import StoredCrops
 
 MANIFEST = "manifest.arrow"  # its file in the folder of a set
 SPLITS = ("train", "val", "test", "none")  # in the order of the rows; `none`: kept out of all three
@@ -269,14 +272,16 @@ class Manifest:
         notes: A line where another program wrote the file, without checksums, and one where bystanders may be fakes.
     """
 
-    def __init__(self, path: Path, verified: FileVersion | None = None) -> None:
+    def __init__(self, path: Path, verified: FileVersion | None = None, stored: StoredCrops | None = None) -> None:
         """Open a manifest, as `open` does.
 
         Args:
             path: The file.
             verified: The version of the file that another process has verified.
+            stored: Reads the crops where the set lies in a storage; None where they lie beside the file.
         """
-        self.path, self.folder = path, path.parent
+        path = path if stored is None else stored.find_manifest()
+        self.path, self.folder, self._stored = path, path.parent, stored
         self.notes: tuple[str, ...] = ()
         try:
             self._map(path)
@@ -296,8 +301,23 @@ class Manifest:
         """
         return cls(path)
 
-    def __reduce__(self) -> tuple[type[Manifest], tuple[Path, FileVersion]]:
-        return type(self), (self.path, self._version)
+    @property
+    def place(self) -> str:
+        """Its file, or its address in a storage."""
+        return str(self.path) if self._stored is None else f"{self._stored.storage.address}/{MANIFEST}"
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the set lies in a storage."""
+        return self._stored is not None
+
+    @property
+    def name(self) -> str:
+        """The name of the set's folder."""
+        return (self.folder.resolve() if self._stored is None else PurePosixPath(self._stored.storage.address)).name
+
+    def __reduce__(self) -> tuple[type[Manifest], tuple[Path, FileVersion, StoredCrops | None]]:
+        return type(self), (self.path, self._version, self._stored)
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -366,6 +386,8 @@ class Manifest:
         try:
             if place.is_absolute() or ".." in place.parts:
                 raise BrokenCrop("leads out of the manifest's folder")
+            if self._stored is not None:
+                return self._stored.read(row.path, offset=row.offset, size=row.size, crc32=row.crc32)
             return read_crop_bytes(self.folder / place, offset=row.offset, size=row.size, crc32=row.crc32)
         except BrokenCrop as error:
             raise UnreadableSample(

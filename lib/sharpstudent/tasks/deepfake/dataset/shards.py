@@ -93,9 +93,25 @@ def read_crop_bytes(path: Path, *, offset: int, size: int, crc32: int) -> bytes:
             content = _read_slice(file, path, offset, size)
     except OSError as error:
         raise BrokenCrop(error.strerror or str(error)) from None
+    check_crop(content, size, crc32)
+    return content
+
+
+def check_crop(content: bytes, size: int, crc32: int) -> None:
+    """Compare the bytes of a crop with what was prepared.
+
+    Args:
+        content: The bytes.
+        size: How many there must be.
+        crc32: The checksum that they must have.
+
+    Raises:
+        BrokenCrop: If they differ.
+    """
+    if len(content) != size:
+        raise BrokenCrop(f"gave {len(content):,} of {size:,} bytes")
     if zlib.crc32(content) != crc32:
         raise BrokenCrop("holds other bytes than were prepared (checksum)")
-    return content
 
 
 def _read_slice(file: IO[bytes], path: Path, offset: int, size: int) -> bytes:
@@ -106,10 +122,7 @@ def _read_slice(file: IO[bytes], path: Path, offset: int, size: int) -> bytes:
     if about.st_size < offset + size or (is_alone and about.st_size != size):
         raise BrokenCrop(f"has {about.st_size:,} bytes, expected {offset + size:,}")
     file.seek(offset)
-    content = file.read(size)
-    if len(content) != size:
-        raise BrokenCrop(f"gave {len(content):,} of {size:,} bytes")
-    return content
+    return file.read(size)
 
 
 def check_shard(path: Path) -> None:

@@ -130,11 +130,11 @@ def _show(faces: Faces, column: str, among: np.ndarray, kinds: Codes, words: Seq
     return f"{getattr(faces.row(rows[0]), column)}: {where}"
 
 
-def run_check(manifest_path: Path, *, say: Callable[[str], None], full: bool = False) -> bool:
+def run_check(manifest_path: Path | str, *, say: Callable[[str], None], full: bool = False) -> bool:
     """Print what is in a set, then each fault once with its count, up to five examples and what to do.
 
     Args:
-        manifest_path: The manifest's file, or the folder that holds it.
+        manifest_path: The manifest's file, the folder that holds it, or the address of a set in a storage.
         say: Prints a line.
         full: Whether every crop is read even in a set of more than 20,000, and every pair with near hashes compared.
 
@@ -145,7 +145,7 @@ def run_check(manifest_path: Path, *, say: Callable[[str], None], full: bool = F
         UserError: If there is no usable manifest.
     """
     faces = open_faces(manifest_path)
-    say(f"{faces.manifest.path}: {len(faces):,} faces")
+    say(f"{faces.manifest.place}: {len(faces):,} faces")
     say(show_splits(faces))
     say(show_sizes(faces))
     faults = 0

@@ -149,7 +149,7 @@ class Faces:
         return about.get(name, settings.get(name) if isinstance(settings, dict) else None)
 
 
-def open_faces(path: Path) -> Faces:
+def open_faces(path: Path | str) -> Faces:
     """Read the columns of a manifest, or of the manifest in a folder.
 
     Raises UserError where there is none, where it is damaged, or where it has no rows.

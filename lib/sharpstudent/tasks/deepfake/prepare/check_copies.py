@@ -113,7 +113,7 @@ def _find_unsound_shards(faces: Faces) -> Iterator[Finding]:
     in_shards = pc.call_function("ends_with", [column], pc.MatchSubstringOptions(SHARD_SUFFIX))
     for name in column.filter(in_shards).unique().to_pylist():
         path = faces.manifest.folder / name
-        if not path.is_file():  # its crops are named as missing
+        if not path.is_file():  # its crops are named as missing; in a storage its digest says that it is as packed
             continue
         try:
             check_shard(path)

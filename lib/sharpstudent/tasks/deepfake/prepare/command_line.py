@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from sharpstudent.core.arguments import SHARED, Parser, add_option, fill, read_number, read_path
 from sharpstudent.core.errors import UserError
+from sharpstudent.core.storage import read_place
 from sharpstudent.tasks.deepfake.options import OPTIONS, read_label
 from sharpstudent.tasks.deepfake.prepare.settings import CropSettings, Request
 
@@ -30,6 +31,8 @@ MORE = """what is refused, and what is allowed:
   other --layout, --frames, --faces, --image-size, --min-face or --picture for a DEST that holds crops is refused, as is
   a SOURCE that lost finished clips: choose another DEST, or permit it with --overwrite. Other shares, seed, --label or
   --shards write the manifest anew; clips that are new or changed in SOURCE are cropped, the others are kept.
+  SOURCE, DEST or both may lie in a storage, such as s3://BUCKET/FOLDER (extra s3) or gs://... (extra gs): see
+  docs/scale.md. Such a DEST needs --shards.
   A clip in which a decoder crashes or hangs costs its worker process, goes to quarantine.csv with the reason and is
   not tried again, so that each repetition gives the same set: --retry tries such clips once more, and a longer
   --clip-timeout those that took too long.
@@ -56,12 +59,12 @@ class Inspection:
 
     Attributes:
         what: `check` or `describe`.
-        manifest: The manifest of the set.
+        manifest: The manifest of the set; a text is the address of a set in a storage.
         full: Whether `check` reads everything, however large the set is.
     """
 
     what: Literal["check", "describe"]
-    manifest: Path
+    manifest: Path | str
     full: bool = False
 
 
@@ -78,18 +81,44 @@ def parse_command_line(argv: Sequence[str]) -> Request | Inspection:
         got = f"{read.validation_share:g} and {read.test_share:g}"
         raise UserError.about("--validation-share", what, "a sum below 1", got, "lower them")
     workers = read.workers or (count_processors() if read.ray is None else MOST_WORKERS)
-    return fill(Request, read, label=read_label(read), crop=fill(CropSettings, read), workers=workers)
+    stored = _read_addresses(read)
+    return fill(Request, read, label=read_label(read), crop=fill(CropSettings, read), workers=workers, **stored)
+
+
+def _read_addresses(read: Any) -> dict[str, Any]:
+    """Return the fields of a request that tell paths from addresses. Raises UserError for what no storage takes."""
+    found: dict[str, Any] = {}
+    for name in ("source", "dest"):
+        place: Path | str = getattr(read, name)
+        if isinstance(place, str):
+            found |= {f"stored_{name}": place, name: Path(place.rpartition("/")[2])}
+    if "stored_dest" in found and not read.shards:
+        what = "would get a file for each face, which a storage is slow and dear for"
+        raise UserError.about(found["stored_dest"], what, remedy="add --shards")
+    _check_apart(found.get("stored_source", ""), found.get("stored_dest", ""))
+    if read.scratch is not None and not found:
+        raise UserError.about("--scratch", "is for SOURCE or DEST in a storage", remedy="leave it out")
+    return found
+
+
+def _check_apart(source: str, dest: str) -> None:
+    if source and dest and (f"{dest}/".startswith(f"{source}/") or f"{source}/".startswith(f"{dest}/")):
+        what = "and SOURCE lie in each other: the files of the set would be found as those of a source"
+        raise UserError.about(dest, what, got=f"SOURCE {source}", remedy="name an address beside it")
 
 
 def _parse_inspection(what: Any, argv: Sequence[str]) -> Inspection:
     parser = Parser(f"{SCRIPT} {what}", INSPECTIONS[what], examples=[f"{SCRIPT} {what} data/mine"])
-    parser.add_argument("manifest", metavar="MANIFEST", type=read_path, help="manifest.arrow, or the folder it lies in")
+    text = "manifest.arrow, the folder it lies in, or the address of a set in a storage"
+    parser.add_argument("manifest", metavar="MANIFEST", type=read_place, help=text)
     if what == "check":
         text = "read every crop and compare every near pair, also where a set has more than 20,000 faces"
         parser.add_argument("--full", action="store_true", help=text)
     read = parser.read(argv)
-    path: Path = read.manifest
-    return fill(Inspection, read, what=what, manifest=path / "manifest.arrow" if path.is_dir() else path)
+    path: Path | str = read.manifest
+    if isinstance(path, Path) and path.is_dir():
+        path = path / "manifest.arrow"
+    return fill(Inspection, read, what=what, manifest=path)
 
 
 def _build_parser() -> Parser:
@@ -100,8 +129,8 @@ def _build_parser() -> Parser:
         add_option(parser, OPTIONS, option, help=_add_default(text), **changes)
 
     text = "folder of photos, videos or a data set, or a table (path,label,person,split); never written to"
-    add("source", metavar="SOURCE", type=read_path, help=text)
-    add("dest", metavar="DEST", type=read_path, help="folder for the set: new, empty, or made by this script")
+    add("source", metavar="SOURCE", type=read_place, help=text)
+    add("dest", metavar="DEST", type=read_place, help="folder for the set: new, empty, or made by this script")
     layouts = _list_layouts()
     add_option(
         parser,
@@ -142,6 +171,8 @@ def _build_parser() -> Parser:
     add_shared("--split-seed", "seed that draws those people")
     number = read_number(float, 0.1, 1e6)
     add("--clip-timeout", metavar="S", type=number, default=600.0, help=_add_default("time limit of a clip, seconds"))
+    text = "folder for what is at hand of a SOURCE or DEST in a storage (default: in the user's cache)"
+    add("--scratch", metavar="FOLDER", type=read_path, help=text)
     add("--overwrite", action="store_true", help="finished work in DEST may be replaced or removed, see below")
     add("--retry", action="store_true", help="try the clips again whose decoder crashed, failed or hung")
     return parser

@@ -183,7 +183,7 @@ def draw_set(path: Path, faces: Faces, sheet: Sequence[SheetPart]) -> None:
     heights = [PANELS, *(HEADING + TILE_HEIGHT * count for count in rows)]
     figure = Figure(figsize=(WIDTH, HEADING + sum(heights)), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    title = f"{faces.manifest.folder.resolve().name}: {len(faces):,} faces, {len(np.unique(faces.clip)):,} clips"
+    title = f"{faces.manifest.name}: {len(faces):,} faces, {len(np.unique(faces.clip)):,} clips"
     figure.suptitle(title, fontsize=15, fontweight="bold", x=0.01, ha="left", parse_math=False)
     panels, *parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).flat
     sizes, sharpness = panels.subplots(1, 2)
@@ -244,13 +244,13 @@ def _draw_tile(axes: Any, tile: Tile | None, colour: str) -> None:
 PICTURE = "describe.png"
 
 
-def run_describe(manifest_path: Path, *, say: Callable[[str], None]) -> Path:
-    """Print what is in a set, and draw describe.png beside the manifest.
+def run_describe(manifest_path: Path | str, *, say: Callable[[str], None]) -> Path:
+    """Print what is in a set, and draw describe.png beside the manifest; for a set in a storage, in this folder.
 
     Faces that cannot be read are empty tiles, counted by their reason.
 
     Args:
-        manifest_path: The manifest's file, or the folder that holds it.
+        manifest_path: The manifest's file, the folder that holds it, or the address of a set in a storage.
         say: Prints a line.
 
     Returns:
@@ -260,13 +260,13 @@ def run_describe(manifest_path: Path, *, say: Callable[[str], None]) -> Path:
         UserError: If there is no usable manifest, or the picture cannot be written.
     """
     faces = open_faces(manifest_path)
-    say(f"{faces.manifest.path}: {len(faces):,} faces")
+    say(f"{faces.manifest.place}: {len(faces):,} faces")
     for note in faces.manifest.notes:
         say(note)
     for show in (tables.show_splits, tables.show_manipulations, tables.show_sizes, tables.show_quality):
         say(show(faces))
     sheet = build_sheet(faces)
-    path = faces.manifest.folder / PICTURE
+    path = Path(PICTURE) if faces.manifest.is_stored else faces.manifest.folder / PICTURE
     draw_set(path, faces, sheet)
     tiles = [tile for part in sheet for tile in part.tiles]
     for reason, count in Counter(tile.reason for tile in tiles if tile.picture is None).most_common():

@@ -23,6 +23,7 @@ from sharpstudent.tasks.deepfake.layouts.clip import RawClip, Rejected
 from sharpstudent.tasks.deepfake.prepare.destination import QUARANTINE, SHARDS, read_preparation
 from sharpstudent.tasks.deepfake.prepare.parts import PARTS, ClipCrops, Part, hide_root, write_broken_part, write_clip
 from sharpstudent.tasks.deepfake.prepare.progress import Counts
+from sharpstudent.tasks.deepfake.prepare.remote import ClipFolder, StoredSource
 from sharpstudent.tasks.deepfake.prepare.settings import CropSettings
 
 
@@ -41,10 +42,12 @@ class Job:
     Attributes:
         clip: The clip.
         fingerprint: Identifies all that decides its crops.
+        stored: Its files where SOURCE lies in a storage, by their names below it.
     """
 
     clip: RawClip
     fingerprint: str
+    stored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,12 @@ class ClipWorker:
     """Crops clips in one process, with the networks loaded once."""
 
     def __init__(
-        self, dest: Path, root: Path, settings: CropSettings, build: Callable[[CropSettings], Cropper]
+        self,
+        dest: Path,
+        root: Path,
+        settings: CropSettings,
+        build: Callable[[CropSettings], Cropper],
+        source: StoredSource | None = None,
     ) -> None:
         """Make the cropper.
 
@@ -75,21 +83,36 @@ class ClipWorker:
             root: SOURCE, whose path no output may contain.
             settings: How faces are cropped.
             build: Makes the cropper.
+            source: SOURCE where it lies in a storage; None where it is the folder `root`.
         """
         self._dest, self._root, self._settings, self._cropper = dest, root, settings, build(settings)
+        self._source = source
 
     def __call__(self, job: Job) -> ClipDone:
-        """Crop a clip and write it. Raises UserError where the disk refuses or a model file is missing."""
+        """Crop a clip and write it.
+
+        Raises UserError where the disk or a storage refuses, or a model file is missing.
+        """
+        return self.crop_into(self._dest, job)
+
+    def crop_into(self, dest: Path, job: Job) -> ClipDone:
+        """Do the same for another folder than that of the set."""
+        if self._source is None:
+            return self._crop(dest, self._root, job)
+        with self._source.at_hand(job.clip, job.stored) as (clip, root):
+            return self._crop(dest, root, replace(job, clip=clip))
+
+    def _crop(self, dest: Path, root: Path, job: Job) -> ClipDone:
         clip = job.clip
         try:
             crops = self._cropper.crop(clip)
         except UserError:
             raise
         except Exception as error:  # noqa: BLE001 hostile bytes may raise anything; it is named in the quarantine
-            reason = hide_root(f"failed ({type(error).__name__}: {error})", self._root)
-            write_broken_part(self._dest, build_broken_part(job, "failed", reason, self._root))
+            reason = hide_root(f"failed ({type(error).__name__}: {error})", root)
+            write_broken_part(dest, build_broken_part(job, "failed", reason, root))
             return ClipDone(0, 1, 0)
-        rejected = tuple(hide_roots(rejection, self._root) for rejection in crops.rejected)
+        rejected = tuple(hide_roots(rejection, root) for rejection in crops.rejected)
         part = Part(
             clip.key,
             job.fingerprint,
@@ -98,8 +121,41 @@ class ClipWorker:
             rejected,
             bystanders=crops.bystanders,
         ).with_clip(clip)
-        write_clip(self._dest, clip, part, crops, self._settings, self._root)
+        write_clip(dest, clip, part, crops, self._settings, root)
         return ClipDone(len(crops.faces), sum(not one.is_used for one in rejected), crops.frames_read)
+
+
+@dataclass(frozen=True)
+class Carried:
+    """A clip that was cropped on a machine which does not see DEST.
+
+    Attributes:
+        done: Its counts.
+        files: Its crops and its part: bytes by path below DEST.
+    """
+
+    done: ClipDone
+    files: Mapping[str, bytes]
+
+
+class CarryingWorker:
+    """Crops clips on a machine that does not see DEST; what it writes goes back with the result."""
+
+    def __init__(self, build: Callable[[], ClipWorker], clips: ClipFolder) -> None:
+        """Make what crops them.
+
+        Args:
+            build: Makes it.
+            clips: For the files of the clip at hand.
+        """
+        self._worker, self._clips = build(), clips
+
+    def __call__(self, job: Job) -> Carried:
+        """Crop a clip. Raises UserError as `ClipWorker` does."""
+        with self._clips.fresh() as folder:
+            done = self._worker.crop_into(folder, job)
+            files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+            return Carried(done, {path.relative_to(folder).as_posix(): path.read_bytes() for path in files})
 
 
 def hide_roots(rejection: Rejected, root: Path) -> Rejected:

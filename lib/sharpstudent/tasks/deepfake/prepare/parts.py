@@ -21,7 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from sharpstudent.core.errors import UserError
-from sharpstudent.core.io import TEMPORARY_SUFFIX, disk_errors_as_user_errors, make_folder, sync_to_disk
+from sharpstudent.core.io import (
+    TEMPORARY_SUFFIX,
+    disk_errors_as_user_errors,
+    make_folder,
+    sync_to_disk,
+    write_bytes_atomically,
+)
 from sharpstudent.core.naming import printable
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.tasks.deepfake.dataset.manifest import FaceRow, Manifest, write_manifest
@@ -209,6 +215,24 @@ def write_broken_part(dest: Path, part: Part) -> None:
     """
     clear_crops(dest, part.key)
     write_manifest(find_part_file(dest, part.key), (), _describe_part(part), is_part=True)
+
+
+def write_carried(dest: Path, key: str, files: Mapping[str, bytes]) -> None:
+    """Write a clip that another machine has cropped: its crops, then its part.
+
+    Args:
+        dest: The folder of the prepared set.
+        key: The key of the clip.
+        files: Bytes by path below `dest`.
+
+    Raises:
+        UserError: If the disk refuses; the clip then stays unfinished.
+    """
+    part = find_part_file(dest, key)
+    name = part.relative_to(dest).as_posix()
+    clear_crops(dest, key)
+    write_crops(dest, {path: content for path, content in files.items() if path != name})
+    write_bytes_atomically(part, files[name])
 
 
 def _describe_part(part: Part) -> dict[str, Any]:

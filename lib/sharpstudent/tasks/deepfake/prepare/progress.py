@@ -5,13 +5,13 @@ A terminal gets a bar, a log gets a plain line now and then.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -181,12 +181,12 @@ def describe_reasons(counts: Counts) -> list[str]:
     return lines
 
 
-def describe_next(dest: Path) -> list[str]:
-    """Return lines that name the manifest and the two commands that come next."""
-    name = shlex.quote(str(dest))
+def describe_next(dest: str) -> list[str]:
+    """Return lines that name the manifest of DEST, as the user wrote it, and the two commands that come next."""
+    name = shlex.quote(dest)
     train = "python train_student_only.py configs/config_SBI.json -n NAME --set data_source=manifest"
     return [
-        f"manifest: {dest / MANIFEST}",
+        f"manifest: {os.path.join(dest, MANIFEST)}",
         f"check it:   python prepare_faces.py check {name}",
         f"train on it: {train} --set {shlex.quote(f'data_root={dest}')}",
     ]

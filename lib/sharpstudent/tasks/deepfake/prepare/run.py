@@ -25,7 +25,7 @@ from sharpstudent.report.console import print_line
 from sharpstudent.tasks.deepfake.dataset.manifest import MANIFEST
 from sharpstudent.tasks.deepfake.layouts.clip import Found, RawClip
 from sharpstudent.tasks.deepfake.layouts.registry import find_clips
-from sharpstudent.tasks.deepfake.prepare import destination, finished, packing, parts
+from sharpstudent.tasks.deepfake.prepare import destination, finished, packing, parts, remote
 from sharpstudent.tasks.deepfake.prepare.assemble import assemble
 from sharpstudent.tasks.deepfake.prepare.crop_clip import VERSION, ClipCropper
 from sharpstudent.tasks.deepfake.prepare.pool import IsolatedWork, Lost, WorkerPool
@@ -63,32 +63,35 @@ def run_preparation(
     def say(line: str) -> None:
         print_line(console, line)
 
-    with stop_signals_raised():
+    request, work = remote.open_work(request)
+    with stop_signals_raised(), remote.stand_ins(request, work, console) as (source, dest):
         destination.check_places(request.source, request.dest)
         lock = lock_folder(request.dest, say, doing="prepared") if request.dest.is_dir() else None
         people = {} if request.people is None else {"people": request.people}
         layout, found = find(request.source, layout=request.layout, label=request.label, **people)
-        for note in (f"{request.source}: {layout}, {describe_kinds(found.clips)}", *found.notes):
+        for note in (f"{request.shown_source}: {layout}, {describe_kinds(found.clips)}", *found.notes):
             say(note)
         make_folder(request.dest)
         lock = lock or lock_folder(request.dest, say, doing="prepared")
         try:
-            counts = _Preparation(request, layout, found, console, say).run(build_cropper)
+            counts = _Preparation(request, layout, found, console, (source, dest)).run(build_cropper)
         finally:
             if lock is not None:
                 lock.release()
     shown = counts if for_training else replace(counts, by_split={})
-    for line in (*describe_counts(shown), *(describe_next(request.dest) if for_training else ())):
+    for line in (*describe_counts(shown), *(describe_next(request.shown_dest) if for_training else ())):
         say(line)
     return counts
 
 
-_Pool = WorkerPool[finished.Job, finished.ClipDone] | RayPool[finished.Job, finished.ClipDone | Lost]
+_Done = finished.ClipDone | finished.Carried
+_Pool = WorkerPool[finished.Job, _Done] | RayPool[finished.Job, _Done | Lost]
+_Stored = tuple[remote.StoredSource | None, remote.StoredSet | None]
 
 
 def _work_on_node(
-    build: Callable[[], finished.ClipWorker], timeout_s: float, places: Sequence[Path]
-) -> IsolatedWork[finished.Job, finished.ClipDone]:
+    build: Callable[[], Callable[[finished.Job], _Done]], timeout_s: float, places: Sequence[Path]
+) -> IsolatedWork[finished.Job, _Done]:
     """Make what crops clips on a node of a Ray cluster. Raises UserError where it does not see SOURCE and DEST."""
     for place in places:
         if not place.exists():
@@ -106,7 +109,7 @@ class _Preparation:
     """One run of the preparation: the wanted set, and which part of it is finished."""
 
     def __init__(
-        self, request: Request, layout: str, found: Found, console: Console, say: Callable[[str], None]
+        self, request: Request, layout: str, found: Found, console: Console, stored: _Stored = (None, None)
     ) -> None:
         """List the clips of the wanted set, and compute the digest of the set.
 
@@ -114,14 +117,20 @@ class _Preparation:
             request: What the user asked for.
             layout: The name of the source's layout.
             found: Its clips.
-            console: Where progress is shown.
-            say: Prints a line.
+            console: Where progress is shown, and lines are printed.
+            stored: SOURCE and DEST where they lie in a storage.
         """
-        self._request, self._dest, self._console, self._say = request, request.dest, console, say
+        self._request, self._dest, self._console = request, request.dest, console
+        self._say = functools.partial(print_line, console)
+        self._stored_source, self._stored_set = stored
         self._root = found.root if request.source.is_file() else request.source
         self._settings = request.describe(layout)
         self._jobs = [
-            finished.Job(clip, parts.compute_fingerprint(clip, request.crop, self._root, version=VERSION))
+            finished.Job(
+                clip,
+                parts.compute_fingerprint(clip, request.crop, self._root, version=VERSION),
+                () if self._stored_source is None else self._stored_source.list_stored(clip),
+            )
             for clip in sorted(found.clips, key=lambda clip: clip.key)
         ]
         self._rejected = [finished.hide_roots(rejection, self._root) for rejection in found.rejected]
@@ -132,7 +141,7 @@ class _Preparation:
         """Do what is missing, and return what was counted."""
         request, dest = self._request, self._dest
         before = finished.read_finished(dest)
-        if before is not None and self._is_unchanged(before) and finished.is_complete(dest):
+        if before is not None and self._is_unchanged(before) and self._is_complete():
             but = f", but {destination.COLUMNS}" if self._write_columns() else ""
             self._say(f"everything is done already: nothing was changed{but}")
             self._remove_other_form(before.shards)
@@ -141,6 +150,8 @@ class _Preparation:
         gone = self._find_gone()
         destination.check_gone(dest, gone, overwrite=request.overwrite)
         destination.remove_strays(dest)
+        if self._stored_set is not None:
+            self._stored_set.fetch_rest()
         if before is not None:  # without a finished set the crops are loose files already
             settings = (destination.read_preparation(dest) or {"settings": {}})["settings"]
             packing.unpack(dest, settings.get("picture", "png"), self._say)
@@ -158,6 +169,9 @@ class _Preparation:
         request, shortest = self._request, before.shortest_timeout
         has_time = shortest is None or shortest >= request.clip_timeout
         return before.digest == self._digest and has_time and not request.retry
+
+    def _is_complete(self) -> bool:
+        return finished.is_complete(self._dest) or (self._stored_set is not None and self._stored_set.is_complete)
 
     def _find_gone(self) -> list[Path]:
         """Find parts of clips that the source no longer has."""
@@ -198,9 +212,14 @@ class _Preparation:
         done_before = len(self._jobs) - len(jobs)
         if done_before:
             self._say(f"{format_count_of(done_before, 'clip')} finished already, {len(jobs):,} left")
-        build = functools.partial(finished.ClipWorker, dest, self._root, request.crop, build_cropper)
+        build = functools.partial(
+            finished.ClipWorker, dest, self._root, request.crop, build_cropper, self._stored_source
+        )
         with ClipProgress(self._console, len(jobs)) as progress, self._choose_pool(build) as pool:
             for job, result in pool.run(jobs, progress.tick):
+                if isinstance(result, finished.Carried):
+                    parts.write_carried(dest, job.clip.key, result.files)
+                    result = result.done
                 done = self._record_lost(job, result) if isinstance(result, Lost) else result
                 progress.add_clip(faces=done.faces, rejected=done.rejected, frames=done.frames_read)
 
@@ -208,8 +227,13 @@ class _Preparation:
         request = self._request
         if request.ray is None:
             return WorkerPool(build, request.workers, timeout_s=request.clip_timeout)
-        places = (request.dest / destination.PREPARATION, self._root)
-        work = functools.partial(_work_on_node, build, request.clip_timeout, places)
+        places = [self._root] if self._stored_source is None else []
+        on_node: Callable[[], Callable[[finished.Job], _Done]] = build
+        if self._stored_set is None:
+            places.append(request.dest / destination.PREPARATION)
+        else:
+            on_node = functools.partial(finished.CarryingWorker, build, self._stored_set.clips)
+        work = functools.partial(_work_on_node, on_node, request.clip_timeout, places)
         return RayPool(work, request.ray, count=request.workers, say=self._say)
 
     def _record_lost(self, job: finished.Job, lost: Lost) -> finished.ClipDone:

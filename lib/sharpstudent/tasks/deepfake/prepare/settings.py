@@ -48,6 +48,9 @@ class Request:
         overwrite: Whether finished clips in dest may be replaced or removed.
         retry: Whether clips whose worker crashed, failed or hung are tried again.
         ray: The address of a Ray cluster whose nodes crop the clips; None for processes of this machine.
+        stored_source: The address of SOURCE in a storage; "" for a path, which `source` is.
+        stored_dest: The address of DEST in a storage; "" for a path, which `dest` is.
+        scratch: The folder of this machine for what stands for them; None for the user's cache.
     """
 
     source: Path
@@ -65,6 +68,19 @@ class Request:
     overwrite: bool = False
     retry: bool = False
     ray: str | None = None
+    stored_source: str = ""
+    stored_dest: str = ""
+    scratch: Path | None = None
+
+    @property
+    def shown_source(self) -> str:
+        """SOURCE as the user wrote it."""
+        return self.stored_source or str(self.source)
+
+    @property
+    def shown_dest(self) -> str:
+        """DEST as the user wrote it."""
+        return self.stored_dest or str(self.dest)
 
     def describe(self, layout: str) -> dict[str, Any]:
         """Return what decides the set as plain JSON, with nothing of this machine, of workers and of time."""

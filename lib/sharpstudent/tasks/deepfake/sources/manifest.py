@@ -17,8 +17,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sharpstudent.core.errors import UserError
+from sharpstudent.core.storage import find_user_cache
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.tasks.deepfake.dataset.manifest import MANIFEST, FaceRow, Manifest
+from sharpstudent.tasks.deepfake.section import CACHE_GB
 from sharpstudent.tasks.deepfake.sources.face import (
     COUNTS_ONCE,
     WEIGHS_MORE,
@@ -35,13 +37,22 @@ CLASSES = ("real", "fake")  # labels 0 and 1
 USED_SPLITS = ("train", "val")
 
 
-def find_faces(root: Path, *, fakes: Fakes, allow_shared: bool = False) -> FaceSplits:
+def find_faces(
+    root: Path | str,
+    *,
+    fakes: Fakes,
+    allow_shared: bool = False,
+    cache_folder: str | None = None,
+    cache_gb: float = CACHE_GB,
+) -> FaceSplits:
     """Find training and validation rows.
 
     Args:
-        root: The manifest's file or its folder.
+        root: The manifest's file or its folder; a text is the address of a set in a storage.
         fakes: "blend" takes real faces only, whose fakes come by self-blending; "labels" takes real and fake faces.
         allow_shared: Permit people and clips that are in both splits.
+        cache_folder: As `open_manifest` takes it.
+        cache_gb: As `open_manifest` takes it.
 
     Returns:
         The faces.
@@ -50,7 +61,7 @@ def find_faces(root: Path, *, fakes: Fakes, allow_shared: bool = False) -> FaceS
         UserError: If there is no usable manifest, a split lacks a class that is needed, or people or clips are in both
             splits.
     """
-    manifest = open_manifest(root)
+    manifest = open_manifest(root, cache_folder=cache_folder, cache_gb=cache_gb)
     labels = read_labels(manifest)
     rows = {split: manifest.rows_of(split) for split in USED_SPLITS}
     counts = {split: np.bincount(labels[found.start : found.stop], minlength=2) for split, found in rows.items()}
@@ -67,7 +78,7 @@ def find_faces(root: Path, *, fakes: Fakes, allow_shared: bool = False) -> FaceS
         counts["val"] -= np.bincount(labels[left_out], minlength=2)
         chosen["val"] = np.setdiff1d(np.asarray(chosen["val"], np.int32), left_out)
     notes = (
-        str(manifest.path),
+        manifest.place,
         *manifest.notes,
         *(_describe(manifest, split, rows[split], counts[split], fakes) for split in rows),
         *(f"{split}: {line}" for split in rows for line in describe_stills(manifest, copies[split], EFFECTS[split])),
@@ -78,11 +89,25 @@ def find_faces(root: Path, *, fakes: Fakes, allow_shared: bool = False) -> FaceS
     return FaceSplits(train, validation, notes, depends_on=(manifest.path,), kinds=kinds)
 
 
-def open_manifest(root: Path) -> Manifest:
+def open_manifest(root: Path | str, *, cache_folder: str | None = None, cache_gb: float = CACHE_GB) -> Manifest:
     """Open the manifest that is this file, or lies in this folder.
 
-    Raises UserError for a missing or broken one, and for the part of one clip.
+    Args:
+        root: The file or folder; a text is the address of a set in a storage.
+        cache_folder: Where files of a storage are kept on this machine; None for the user's cache.
+        cache_gb: How much that folder may hold [GB].
+
+    Returns:
+        The manifest.
+
+    Raises:
+        UserError: For a missing or broken one, for the part of one clip, and where a storage refuses.
     """
+    if isinstance(root, str):
+        from sharpstudent.tasks.deepfake.dataset.stored_set import StoredCrops
+
+        folder = find_user_cache() / "storage" if cache_folder is None else Path(cache_folder)
+        return StoredCrops.open(root, folder, cache_gb).open_manifest()
     path = root / MANIFEST if root.is_dir() else root
     if not path.exists():
         raise UserError.about(
