@@ -11,8 +11,11 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from sharpstudent.core.io import compute_sha256
+from sharpstudent.core.storage_cache import Kept
 from sharpstudent.tasks.deepfake.dataset.manifest import SPLITS, FaceRow, write_manifest
 from sharpstudent.tasks.deepfake.dataset.shards import write_shard
+from sharpstudent.tasks.deepfake.dataset.stored_set import CONTENTS, render_contents
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,14 @@ def write_set(
     ]
     write_manifest(root / "manifest.arrow", rows, {})
     return root / "manifest.arrow"
+
+
+def store_set(root: Path) -> str:
+    """Write the list of contents that makes a set in ROOT one in a storage; returns its address."""
+    paths = [path for path in root.rglob("*") if path.is_file() and path.name != CONTENTS]
+    files = {path.relative_to(root).as_posix(): Kept(path.stat().st_size, compute_sha256(path)) for path in paths}
+    (root / CONTENTS).write_bytes(render_contents(files))
+    return f"file://{root}"
 
 
 def _encode(image: NDArray[np.uint8], scale: float, border: int) -> bytes:

@@ -107,6 +107,8 @@ class StoredCrops:
         files = read_contents(storage)
         if MANIFEST not in storage.list_files():
             raise _explain_no_set(address, f"no {MANIFEST}: its upload has not ended")
+        if MANIFEST not in files:
+            raise _explain_no_set(address, f"{CONTENTS}: it does not list {MANIFEST}")
         return cls(storage, StorageCache(folder, int(most_gb * 1e9)), files)
 
     def open_manifest(self) -> Manifest:
@@ -166,6 +168,6 @@ class StoredCrops:
         """Say how much of the set is kept on this machine, and how much has room there."""
         used, free = self.cache.measure()
         whole = sum(kept.size for name, kept in self.files.items() if name.endswith(SHARD_SUFFIX))
-        room = min(self.cache.most_bytes, used + free)
+        room = max(0, min(self.cache.most_bytes, used + free) - self.files[MANIFEST].size)
         rest = "" if whole <= room else "; the rest is read crop by crop, which is slow (cache_gb, cache_folder)"
         return f"{whole / 1e9:.2f} GB of shards, of which {self.cache.folder} keeps up to {room / 1e9:.2f} GB{rest}"
