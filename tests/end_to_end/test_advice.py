@@ -34,6 +34,8 @@ TRAINING: dict[str, str] = {
     "--allow unpretrained-student": "--allow unpretrained-student",
     "--allow weak-teacher": "--allow weak-teacher",
     "--set alpha_end=1": "--set use_progressive_distillation=false --set alpha_end=1",
+    "--set cache_folder=FOLDER": "--set cache_folder=FOLDER",
+    "--set cache_gb=200": "--set cache_gb=200",
     "--set channels_last=true": "--set channels_last=true",
     "--set compile=false": "--set compile=false",
     "--set data_root={}": "--set data_root=data/prepared",
@@ -139,6 +141,7 @@ PREPARATION: dict[str, str] = {
     "--shards": "photos set --shards",
     "--workers": "photos set --workers 1",
     "python prepare_faces.py SOURCE DEST": "SOURCE DEST",
+    "python prepare_faces.py SOURCE DEST --shards": "SOURCE s3://BUCKET/DEST --shards",
     "python prepare_faces.py {} data/prepared": "photos data/prepared",
 }
 # Option of predict.py -> the words with which it is tried.
@@ -371,7 +374,7 @@ def test_the_end_of_a_preparation_names_two_commands_that_are_accepted(
 
     dest = tiny / "my set"
     dest.mkdir()
-    text = "\n".join(describe_next(dest))
+    text = "\n".join(describe_next(str(dest)))
     check = re.search(r"python prepare_faces\.py (check [^;\n]*)", text)
     assert check is not None
     assert isinstance(read := parse_command_line(shlex.split(check[1])), Inspection)

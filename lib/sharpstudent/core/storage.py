@@ -166,7 +166,7 @@ def verify_fetched(path: Path, sha256: str, place: str) -> None:
             "is not what was put there: its digest differs",
             expected=f"sha256 {sha256}",
             got=f"sha256 {found}",
-            remedy="was the set replaced meanwhile? Start again; else make it anew with prepare_faces.py",
+            remedy="was the set replaced meanwhile? Start again; else write it there anew",
         )
 
 

@@ -50,6 +50,7 @@ class DeepfakeSection(TaskSection):
         CACHE_GB,
         description="the most that cache_folder may hold, GB of 10^9 bytes; with less than the set has, a part of the "
         "crops is read one by one",
+        json_schema_extra=usual("with less, hardly a shard has room, and most crops are read one by one", low=1.0),
     )
     fakes: Literal["blend", "labels"] = Field(
         "blend",

@@ -29,7 +29,7 @@ from typing import Any
 from rich.console import Console
 
 from sharpstudent.core.errors import Problem, UserError, format_count_of
-from sharpstudent.core.files import explain, read_json
+from sharpstudent.core.files import explain, read_json, read_plain
 from sharpstudent.core.io import (
     compute_sha256,
     disk_errors_as_user_errors,
@@ -42,7 +42,7 @@ from sharpstudent.core.storage import Storage, StoredFile, find_user_cache, veri
 from sharpstudent.core.storage_cache import Kept
 from sharpstudent.report.console import WorkProgress, print_line
 from sharpstudent.tasks.deepfake.dataset.manifest import MANIFEST
-from sharpstudent.tasks.deepfake.dataset.shards import check_shard, write_shard
+from sharpstudent.tasks.deepfake.dataset.shards import MAX_CROP_BYTES, check_shard, write_shard
 from sharpstudent.tasks.deepfake.dataset.stored_set import CONTENTS, read_contents, render_contents
 from sharpstudent.tasks.deepfake.layouts.clip import FrameFiles, RawClip
 from sharpstudent.tasks.deepfake.layouts.listing import TABLE_SUFFIXES
@@ -349,7 +349,7 @@ def _read_parts(dest: Path) -> Iterator[tuple[str, bytes]]:
     for path in sorted((dest / PARTS).iterdir()):
         if _PART.fullmatch(f"{PARTS}/{path.name}"):
             try:
-                yield f"{PARTS}/{path.name}", path.read_bytes()
+                yield f"{PARTS}/{path.name}", read_plain(path, most_bytes=MAX_CROP_BYTES)
             except OSError as error:
                 remedy = "make it readable, and repeat the command"
                 raise UserError.about(str(path), f"cannot be read ({explain(error)})", remedy=remedy) from None
