@@ -21,12 +21,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "tests" / "tasks" / "deepfake")]
-sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "tests" / "helpers")]
+sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
 import numpy as np
 
-PORT, BUCKET, CROP_BYTES = 5701, "benchmark-storage", 109_000
+PORT, BUCKET = 5701, "benchmark-storage"
+SIDE = 190  # px: noise of this side takes 109 kB
 
 
 def main() -> None:
@@ -62,10 +62,11 @@ def wait_for_server(server: subprocess.Popen[bytes]) -> None:
 
 def measure(folder: Path, count: int) -> None:
     import fsspec
-    from prepared_set import store_set
     from sharpstudent.core.storage import Storage
     from sharpstudent.tasks.deepfake.dataset.manifest import Manifest
     from sharpstudent.tasks.deepfake.sources.manifest import open_manifest
+
+    from tests.tasks.deepfake.prepared_set import store_set
 
     write(folder / "set", count)
     store_set(folder / "set")
@@ -89,22 +90,16 @@ def measure(folder: Path, count: int) -> None:
 
 
 def write(root: Path, count: int) -> None:
-    """A set of so many rows, whose crops are random bytes of a crop's size."""
-    from prepared_set import SetFace, _to_row
-    from sharpstudent.tasks.deepfake.dataset.manifest import write_manifest
-    from sharpstudent.tasks.deepfake.dataset.shards import write_shard
+    """A set of so many crops of noise, which PNG does not make smaller."""
+    from tests.tasks.deepfake.prepared_set import SetFace, write_set
 
-    rng, rows = np.random.default_rng(0), list[Any]()
-    image, points = np.zeros((380, 380, 3), np.uint8), rng.random((68, 2), np.float32) * 380
-    for shard in range(0, count, 1000):
-        numbers, name = range(shard, min(shard + 1000, count)), f"shards/{shard // 1000:06d}.tar"
-        contents = [rng.bytes(CROP_BYTES) for _ in numbers]
-        members = zip([f"clip/{number:06d}_0.png" for number in numbers], contents, strict=True)
-        places = write_shard(root / name, members)
-        for number, content, (at, size) in zip(numbers, contents, places, strict=True):
-            face = SetFace(image, points, "train", 0, "clip", "person", {})
-            rows.append(_to_row(face, number, content, (name, at, size), 1.0, 0))
-    write_manifest(root / "manifest.arrow", rows, {})
+    rng = np.random.default_rng(0)
+    points = rng.random((68, 2), np.float32) * SIDE
+    faces = [
+        SetFace(rng.integers(0, 256, (SIDE, SIDE, 3), np.uint8), points, "train", 0, "clip", "person", {})
+        for _ in range(count)
+    ]
+    write_set(root, faces, shards=True, per_shard=1000)
 
 
 def rate_of(what: str, manifest: Any, count: int) -> None:

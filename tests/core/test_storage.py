@@ -23,6 +23,12 @@ SIZE = 1000
 LONG_AGO = (1, 1)  # seconds since 1970: when a file was used and changed
 
 
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process looks for room each time."""
+    monkeypatch.setattr(storage_cache, "AGAIN_SECONDS", 0.0)
+
+
 @pytest.fixture
 def storage(tmp_path: Path) -> Storage:
     for number in range(4):
@@ -152,6 +158,20 @@ def test_what_was_used_longest_ago_goes_first_and_what_is_in_use_stays(tmp_path:
     assert not paths[0].exists()
     assert paths[1].exists()
     assert list_kept(cache) == 2
+
+
+def test_a_process_that_found_no_room_does_not_look_again_for_a_while(
+    tmp_path: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each crop of a shard without room would take the lock that all processes share."""
+    cache = StorageCache(tmp_path / "cache", SIZE)
+    path = find(cache, storage, 0)
+    assert path is not None
+    assert find(cache, storage, 1) is None
+    monkeypatch.setattr(storage_cache, "AGAIN_SECONDS", 1e9)
+    monkeypatch.setattr(StorageCache, "_make_room", None)
+    assert find(cache, storage, 2) is None
+    assert find(cache, storage, 0) == path
 
 
 def test_a_file_that_another_process_removes_stays_readable_while_it_is_open(tmp_path: Path, storage: Storage) -> None:

@@ -20,7 +20,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from filelock import FileLock, Timeout
@@ -30,6 +30,7 @@ from sharpstudent.core.io import TEMPORARY_SUFFIX, disk_errors_as_user_errors, m
 from sharpstudent.core.storage import Storage, verify_fetched
 
 IN_USE_SECONDS = 600.0  # a file that was used within this time is not removed for another
+AGAIN_SECONDS = 60.0  # a process that found no room does not look again before: to look takes the lock of all
 SPARE_BYTES = 2**28  # that are left free on the disk for others
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -58,6 +59,7 @@ class StorageCache:
 
     folder: Path
     most_bytes: int
+    _refused: list[float] = field(default_factory=list[float], init=False, repr=False, compare=False)  # when, what size
 
     def find(self, storage: Storage, name: str, kept: Kept) -> Path | None:
         """Find a file here, or fetch it whole.
@@ -77,6 +79,8 @@ class StorageCache:
         path = self._place(name, kept)
         if self._use(path):
             return path
+        if self._refused and time.monotonic() < self._refused[0] + AGAIN_SECONDS and kept.size >= self._refused[1]:
+            return None
         make_folder(self.folder / ".locks")
         with self._lock(kept.sha256):
             if self._use(path):
@@ -86,6 +90,7 @@ class StorageCache:
                 partial.unlink(missing_ok=True)  # a kill left it
                 with self._lock("room"):
                     if not self._make_room(kept.size):
+                        self._refused[:] = time.monotonic(), float(kept.size)
                         return None
                     partial.touch()
                 self._fetch(storage, name, kept, partial)

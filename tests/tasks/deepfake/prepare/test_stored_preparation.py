@@ -11,7 +11,7 @@ from in_process_pool import InProcessPool
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.storage import Storage
 from sharpstudent.tasks.deepfake.dataset.stored_set import read_contents
-from sharpstudent.tasks.deepfake.prepare import finished, remote, run
+from sharpstudent.tasks.deepfake.prepare import finished, remote, run, stored_source
 from sharpstudent.tasks.deepfake.prepare.command_line import parse_command_line
 from sharpstudent.tasks.deepfake.prepare.settings import Request
 from text_clips import prepare, read_all, write_clips, write_many
@@ -165,7 +165,7 @@ def test_each_clip_is_here_for_its_turn_only(
 
     monkeypatch.setattr(TextCropper, "crop", count_and_crop)
     # find_texts finds text files, which are fetched as lists: here they stand for videos.
-    monkeypatch.setattr(remote, "LISTS", (".json",))
+    monkeypatch.setattr(stored_source, "LISTS", (".json",))
     prepare_stored(tmp_path, place)
     assert seen == [1] * 8
 
@@ -180,7 +180,7 @@ def test_a_bucket_that_goes_in_the_middle_ends_the_run_and_what_is_finished_is_k
         fetched.append(name)
         fetch(self, name if len(fetched) <= 4 else "gone", path)
 
-    monkeypatch.setattr(remote, "LISTS", (".json",))
+    monkeypatch.setattr(stored_source, "LISTS", (".json",))
     with monkeypatch.context() as patch:
         patch.setattr(Storage, "fetch", lose_after_four)
         with pytest.raises(UserError, match="is not there"):
@@ -238,7 +238,7 @@ def test_a_table_in_a_storage_stands_among_the_files_that_it_names(tmp_path: Pat
     upload(tmp_path / "source", f"{place}/source")
     request = Request(Path(), tmp_path / "set", stored_source=f"{place}/source/table.csv", scratch=tmp_path / "scratch")
     request, work = remote.open_work(request)
-    source = remote._open_source(request, remote.ClipFolder(tmp_path / "clips"))
+    source = remote._open_source(request, stored_source.ClipFolder(tmp_path / "clips"))
     assert work is not None
     assert source is not None
     source.mirror(print)
@@ -253,13 +253,13 @@ def test_names_that_lead_outside_are_left_out(tmp_path: Path, place: str) -> Non
     for name in ("a//b.mp4", "../c.mp4", "fine.mp4"):
         storage.put(tmp_path / "one", name)
     lines = list[str]()
-    remote.StoredSource(storage, tmp_path / "mirror", remote.ClipFolder(tmp_path)).mirror(lines.append)
+    stored_source.StoredSource(storage, tmp_path / "mirror", stored_source.ClipFolder(tmp_path)).mirror(lines.append)
     assert [path.name for path in (tmp_path / "mirror").rglob("*") if path.is_file()] == ["fine.mp4"]
     assert not (tmp_path / "c.mp4").exists()
 
 
 def test_what_a_killed_worker_had_fetched_is_removed(tmp_path: Path) -> None:
-    clips = remote.ClipFolder(tmp_path / "clips")
+    clips = stored_source.ClipFolder(tmp_path / "clips")
     with clips.fresh() as folder:
         dead = folder.with_name(folder.name.rpartition(".")[0].rpartition(".")[0] + ".4194305.x")  # above any number
         elsewhere = folder.with_name("another machine.1.x")

@@ -23,8 +23,8 @@ from sharpstudent.tasks.deepfake.layouts.clip import RawClip, Rejected
 from sharpstudent.tasks.deepfake.prepare.destination import QUARANTINE, SHARDS, read_preparation
 from sharpstudent.tasks.deepfake.prepare.parts import PARTS, ClipCrops, Part, hide_root, write_broken_part, write_clip
 from sharpstudent.tasks.deepfake.prepare.progress import Counts
-from sharpstudent.tasks.deepfake.prepare.remote import ClipFolder, StoredSource
 from sharpstudent.tasks.deepfake.prepare.settings import CropSettings
+from sharpstudent.tasks.deepfake.prepare.stored_source import ClipFolder, StoredSource
 
 
 class Cropper(Protocol):
