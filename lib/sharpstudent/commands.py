@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import importlib
 import re
 import sys
@@ -29,15 +30,23 @@ Words = Sequence[str]
 
 @contextlib.contextmanager
 def _loading() -> Generator[None]:
-    """Say on a terminal that packages are being loaded, which takes seconds; afterwards the words are gone."""
-    shown = "torch" not in sys.modules and sys.stderr.isatty()
-    if shown:
+    """Say on a terminal that packages are being loaded, which takes seconds; afterwards the words are gone.
+
+    Loading makes a million objects that all stay, so that looking for unused ones among them would only cost time.
+    """
+    if "torch" in sys.modules:
+        yield
+        return
+    words = sys.stderr.isatty()
+    if words:
         sys.stderr.write("loading torch ...")
         sys.stderr.flush()
+    gc.disable()
     try:
         yield
     finally:
-        if shown:
+        gc.enable()
+        if words:
             sys.stderr.write("\r\033[K")
 
 

@@ -6,8 +6,10 @@ text and exit code 2. A user's mistake must never end in a traceback.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import difflib
+import gc
 import os
 import select
 import shutil
@@ -179,6 +181,7 @@ def exit_codes() -> Generator[None, None, None]:
     If the reader of standard output has closed it, the script ends without a message and with `ExitCode.UNREAD`. Any
     other error is a defect of the program and keeps its traceback.
     """
+    atexit.register(gc.freeze)  # the last search for unused objects takes a second, and frees nothing of use
     _print_any_character()
     with _quiet_when_unread():
         try:
