@@ -1069,6 +1069,7 @@ NEEDS_NO_ROW: dict[str, str] = {
     "tasks/gaze/feature_cache.py:_read": "features that are computed anew where the digest in the file does not fit",
     "evaluation/planned_runs.py:Planner.train": "the log of a run that has just failed, for the message",
     "tasks/tokens/demo.py:Experiment.find_run": "the log of its own run, whose lines are counted",
+    "tasks/tokens/demo.py:Experiment.train": "the config of its own run, compared as text",
     "tasks/tokens/__main__.py:_load": "a config, as every script reads it",
     "tasks/skeleton/from_pose.py:PoseModel.__init__": "a program that the user names; tests/tasks/skeleton",
     "tasks/skeleton/renderer.py:SkeletonRenderer.find_mistakes": "opens the samples of a set, no file",

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from sharpstudent.core.errors import UserError
 from sharpstudent.tasks.tokens import demo
 from sharpstudent.tasks.tokens.transformer import UnifiedTMTransformer
 
@@ -51,6 +52,13 @@ def test_fewer_students_and_stages_are_trained_where_the_command_says_so() -> No
     assert [name for _, name, _ in NOTED] == ["s1_teacher", "s1_tm", "s1_frozen"]
     assert experiment.list_models() == ["teacher", "tm", "frozen", "tm_removed"]
     assert "fold" not in NOTED[0][2]["data"]
+
+
+def test_a_run_that_was_begun_with_other_settings_is_not_taken_for_its_own(tmp_path: Path) -> None:
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "s1_tm.json").write_text('{"epoch": 4}\n')
+    with pytest.raises(UserError, match="s1_tm: was begun with other settings"):
+        demo.Experiment(tmp_path, {}).train(1, "s1_tm", {"epoch": 8})
 
 
 def test_the_page_has_every_model_and_difference_with_its_interval() -> None:

@@ -144,13 +144,18 @@ class Experiment:
         """Train one run, or go on with it, in a process of its own with one thread.
 
         Raises:
-            UserError: For a run that fails, with the end of what it printed.
+            UserError: For a run that fails, with the end of what it printed, and for one that an earlier command began
+                with other settings.
         """
+        config, text = self.out / "configs" / f"{name}.json", json.dumps(keys, indent=2) + "\n"
+        if config.is_file() and read_text(config) != text:
+            remedy = f"give the earlier options, or another folder: --out {self.out}_2"
+            got = f"{config}, of an earlier command"
+            raise UserError.about(f"run {name}", "was begun with other settings", "the options of then", got, remedy)
         if self.find_run(name) is not None:
             return print(f"{name}: is there already", flush=True)
-        config = self.out / "configs" / f"{name}.json"
         make_folder(config.parent)
-        write_text_atomically(config, json.dumps(keys, indent=2) + "\n")
+        write_text_atomically(config, text)
         command = [sys.executable, STAGE[stage], str(config), "-n", name, "--resume", "auto"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
