@@ -87,9 +87,10 @@ demo-wakeword: setup
 	$(BIN)/python -m pip install --quiet --editable ".[wakeword,wakeword-voices]"
 	$(BIN)/python -m sharpstudent.tasks.wakeword.demo $(DATA)
 
-# What the clauses and the teacher of the task `tokens` are worth, on MNIST's digits: docs/tokens.md.
+# What the clauses and the teacher of the task `tokens` are worth, on MNIST's digits: docs/tokens.md, which also has the arm with SAM.
 demo-tokens: setup
-	$(BIN)/python -m sharpstudent.tasks.tokens.demo
+	@echo "under 10 minutes on two cores of an AMD EPYC; Ctrl-C stops it, and the same command goes on"
+	$(BIN)/python -m sharpstudent.tasks.tokens.demo --rho 0
 
 demo-skeleton: setup
 	$(BIN)/python demo/skeleton/run_demo.py
