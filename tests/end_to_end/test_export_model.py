@@ -239,5 +239,7 @@ def test_the_benchmark_measures_models_in_turns_with_their_gap(
     assert file["cost"]["macs"] == torch_model["cost"]["macs"] > 0
     assert file["cost"]["parameters"] == torch_model["cost"]["parameters"]
     assert file["metric"]["difference"] == pytest.approx(0.0, abs=1e-6)
+    assert (file["metric"]["low"], file["metric"]["note"]) == (None, "the outputs agree")
     assert "times as fast" in ended.out
+    assert ", the outputs agree" in ended.out
     assert "file" in ended.out

@@ -26,6 +26,7 @@ from sharpstudent.core.io import write_text_atomically
 from sharpstudent.core.naming import PathHider, clean_name
 from sharpstudent.core.types import Table
 from sharpstudent.deploy.command_line import BenchmarkRequest
+from sharpstudent.deploy.gate import AGREEMENT
 from sharpstudent.evaluation.command_line import EvaluationRequest
 from sharpstudent.evaluation.cost import CostResult, describe_device, find_file_of, measure_costs, measure_latencies_ms
 from sharpstudent.evaluation.model_files import read_selection_metric
@@ -219,7 +220,19 @@ def _compare(task: Task, name: str, table: Table, first: Table, rounds: int) -> 
         found = compute_paired(metric, table, first, rounds=rounds, group_unit=task.group_unit)
     except MetricError as error:
         return Gap(name, None, note=str(error))
+    if _agree(table, first):  # then the two are one model, and an interval over people says nothing
+        return Gap(name, value, found.value, note="the outputs agree")
     return Gap(name, value, found.value, found.low, found.high, found.note)
+
+
+def _agree(one: Table, other: Table) -> bool:
+    """Whether the rows of two models are as equal as those of one model in two runtimes in fp32."""
+    return all(
+        np.allclose(one[name], other[name], rtol=AGREEMENT, atol=AGREEMENT, equal_nan=True)
+        if np.issubdtype(one[name].dtype, np.floating)
+        else np.array_equal(one[name], other[name])
+        for name in other
+    )
 
 
 def _print(
@@ -265,7 +278,8 @@ def _print(
 def _show_gap(gap: Gap, form: str) -> str:
     if gap.difference is None:
         return gap.note or "-"
-    interval = "" if gap.low is None or gap.high is None else f" ({gap.low:+{form}} to {gap.high:+{form}})"
+    remark = f", {gap.note}" if gap.note else ""
+    interval = remark if gap.low is None or gap.high is None else f" ({gap.low:+{form}} to {gap.high:+{form}})"
     return f"{gap.difference:+{form}}{interval}"
 
 
