@@ -77,13 +77,13 @@ class StorageCache:
                 than that it is full.
         """
         path = self._place(name, kept)
-        if self._use(path):
+        if self.use(name, kept):
             return path
         if self._refused and time.monotonic() < self._refused[0] + AGAIN_SECONDS and kept.size >= self._refused[1]:
             return None
         make_folder(self.folder / ".locks")
         with self._lock(kept.sha256):
-            if self._use(path):
+            if self.use(name, kept):
                 return path
             partial = self.folder / f".{kept.sha256}.{kept.size}{TEMPORARY_SUFFIX}"
             try:
@@ -104,6 +104,25 @@ class StorageCache:
                 with contextlib.suppress(OSError):
                     partial.unlink()
         return path
+
+    def use(self, name: str, kept: Kept) -> bool:
+        """Note that a file is used now, so that it stays.
+
+        Args:
+            name: Its name in the storage.
+            kept: Its size and digest.
+
+        Returns:
+            False where it is not here.
+        """
+        path = self._place(name, kept)
+        try:
+            os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))  # the time of change stays
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return path.is_file()  # a folder of another user: what is there serves, and goes sooner than it might
+        return True
 
     def forget(self, name: str, kept: Kept) -> None:
         """Remove a file whose bytes are not as they were fetched.
@@ -132,16 +151,6 @@ class StorageCache:
                 raise error.__cause__ from None
             raise
         verify_fetched(partial, kept.sha256, f"{storage.address}/{name}")
-
-    def _use(self, path: Path) -> bool:
-        """Note that a file is used now; return False where it is not there."""
-        try:
-            os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))  # the time of change stays
-        except FileNotFoundError:
-            return False
-        except OSError:
-            return path.is_file()  # a folder of another user: what is there serves, and goes sooner than it might
-        return True
 
     def _make_room(self, size: int) -> bool:
         """Remove what was used longest ago until `size` more bytes have room; return whether they have."""

@@ -152,6 +152,19 @@ def test_a_set_that_is_replaced_is_none_until_its_new_manifest_is_there(
     assert read_stored(place)["manifest.arrow"] == (tmp_path / "set/manifest.arrow").read_bytes()
 
 
+@pytest.mark.parametrize("fault", ["contents.json", "shards/000000.tar", "parts.tar"])
+def test_a_set_that_was_damaged_in_the_storage_is_made_again(
+    tmp_path: Path, source: Path, place: str, fault: str
+) -> None:
+    upload(source, f"{place}/source")
+    prepare_stored(tmp_path, place)
+    before = read_stored(place)
+    (tmp_path / "bad").write_bytes(b"{")
+    Storage(f"{place}/set").put(tmp_path / "bad", fault)
+    assert "done already" not in prepare_stored(tmp_path, place)
+    assert read_stored(place) == before
+
+
 def test_each_clip_is_here_for_its_turn_only(
     tmp_path: Path, source: Path, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,10 @@ FORMAT = "sharpstudent stored set 1"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
+class NoStoredSet(UserError):
+    """Raised where an address holds no whole set, or a damaged list of its files."""
+
+
 def render_contents(files: Mapping[str, Kept]) -> bytes:
     """Write the list of a set's files as JSON; the same files give the same bytes."""
     listed = {name: asdict(kept) for name, kept in sorted(files.items())}
@@ -43,7 +47,8 @@ def read_contents(storage: Storage) -> dict[str, Kept]:
         Size and digest of each file, by its name.
 
     Raises:
-        UserError: If there is none, if it is damaged, and where the storage refuses.
+        NoStoredSet: If there is none, or if it is damaged.
+        UserError: Where the storage refuses.
     """
     try:
         content = storage.read(CONTENTS)
@@ -65,7 +70,7 @@ def read_contents(storage: Storage) -> dict[str, Kept]:
 
 
 def _explain_no_set(address: str, got: str) -> UserError:
-    return UserError.about(
+    return NoStoredSet.about(
         address,
         "is no prepared set in a storage",
         expected=f"what prepare_faces.py writes there: shards, {CONTENTS}, and manifest.arrow at the end",
@@ -150,6 +155,7 @@ class StoredCrops:
         kept = self.files.get(place)
         if kept is None:
             raise BrokenCrop(f"is not in the set's {CONTENTS}")
+        self.cache.use(MANIFEST, self.files[MANIFEST])
         for is_last in (False, True):  # the shard may have been removed in between, or have changed on this disk
             path = self.cache.find(self.storage, place, kept)
             if path is None:

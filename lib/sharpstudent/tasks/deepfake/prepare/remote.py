@@ -41,7 +41,7 @@ from sharpstudent.core.storage_cache import Kept
 from sharpstudent.report.console import WorkProgress, print_line
 from sharpstudent.tasks.deepfake.dataset.manifest import MANIFEST
 from sharpstudent.tasks.deepfake.dataset.shards import MAX_CROP_BYTES, check_shard, write_shard
-from sharpstudent.tasks.deepfake.dataset.stored_set import CONTENTS, read_contents, render_contents
+from sharpstudent.tasks.deepfake.dataset.stored_set import CONTENTS, NoStoredSet, read_contents, render_contents
 from sharpstudent.tasks.deepfake.layouts.listing import TABLE_SUFFIXES
 from sharpstudent.tasks.deepfake.prepare.destination import COLUMNS, PREPARATION, QUARANTINE, SHARDS, read_preparation
 from sharpstudent.tasks.deepfake.prepare.parts import PARTS
@@ -102,11 +102,9 @@ class StoredSet:
                 got=", ".join([*there][:5]) + (f" and {len(there) - 5} more" if len(there) > 5 else ""),
                 remedy="name another address as DEST",
             )
-        if MANIFEST not in there or CONTENTS not in there:
-            return  # an upload that has not ended, of which this machine has nothing
-        files = read_contents(self.storage)
-        if any(name not in there or there[name].size != kept.size for name, kept in files.items()):
-            return
+        files = self._read_before(there)
+        if not {MANIFEST, PARTS_FILE, QUARANTINE} <= files.keys():
+            return  # an upload that has not ended, or a damaged one: nothing of it can be gone on with
         self._left_there = {name: kept for name, kept in files.items() if name == MANIFEST or name.startswith(SHARDS)}
         for name in files.keys() - self._left_there.keys() - {PREPARATION}:
             self._fetch(name, files[name])
@@ -161,12 +159,15 @@ class StoredSet:
                 self.storage.remove(name)
 
     def _read_before(self, there: dict[str, StoredFile]) -> dict[str, Kept]:
-        """Read what the storage has of the set that was there before; a damaged list counts as none."""
-        with contextlib.suppress(UserError):
-            if CONTENTS in there:
-                known = read_contents(self.storage)
-                return {n: kept for n, kept in known.items() if n in there and there[n].size == kept.size}
-        return {}
+        """Read what the storage has of the set that was there before; one that is not whole counts as none."""
+        if CONTENTS not in there:
+            return {}
+        try:
+            known = read_contents(self.storage)
+        except NoStoredSet:
+            return {}
+        is_whole = all(name in there and there[name].size == kept.size for name, kept in known.items())
+        return known if is_whole else {}
 
     def _begin(self, before: dict[str, Kept], files: dict[str, Kept], there: dict[str, StoredFile]) -> None:
         """Mark the address as a set's, and take back a set whose crops or rows are about to change."""
