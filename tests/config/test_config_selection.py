@@ -104,6 +104,14 @@ def test_patience_may_change_on_a_resume_without_config_and_with(folder: Path) -
     assert parse("c.json", "-n", "r", "--resume", "auto", "--set", "patience=null").resume is not None
 
 
+def test_where_a_storage_is_kept_may_change_on_a_resume_with_config(folder: Path) -> None:
+    """It decides no sample, and another machine has another disk."""
+    moved = parse("c.json", "--resume", "r", "--set", "cache_folder=/elsewhere", "--set", "cache_gb=5").config
+    assert compare_configs(load_run_config(folder, find_task), moved) == []
+    other = parse("c.json", "-n", "another", "--set", "fakes=labels").config
+    assert any("fakes" in line for line in compare_configs(load_run_config(folder, find_task), other))
+
+
 def test_the_metric_may_not_change_on_a_resume(folder: Path) -> None:
     with pytest.raises(UserError, match=r"differs|selection_metric"):
         parse("c.json", "--resume", "r", "--set", "selection_metric=eer")

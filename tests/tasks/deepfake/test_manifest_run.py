@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from drawn_faces import draw_face
-from prepared_set import SetFace, store_set, write_set
+from prepared_set import SetFace, write_set
 from workplace import STAGE_1, Ended, Workplace
 
 CONFIG = """{
@@ -34,14 +34,11 @@ def find_losses(ended: Ended) -> list[str]:
     return re.findall(r"(?:loss|val_auc)\D{0,3}(\d+\.\d+)", ended.out)
 
 
-def test_a_run_is_the_same_from_files_from_shards_and_from_a_storage(place: Path) -> None:
+def test_a_run_is_the_same_from_files_and_from_shards(place: Path) -> None:
     workplace = Workplace(place)
-    words, small = ("tiny.json", "-n", "run", "--set"), ("--set", "cache_folder=cache", "--set", "cache_gb=0.0002")
+    words = ("tiny.json", "-n", "run", "--set")
     loose, shards = (workplace.call(STAGE_1, *words, f"data_root={root}") for root in ("set", "shards"))
-    stored = workplace.call(STAGE_1, *words, f"data_root={store_set(place / 'shards')}", *small)
-    assert find_losses(loose) == find_losses(shards) == find_losses(stored) != []
-    assert "the rest is read crop by crop" in stored.out
-    assert len(list((place / "cache").glob("*.tar"))) == 1
+    assert find_losses(loose) == find_losses(shards) != []
 
 
 def test_damaged_crops_stop_a_run_and_are_named(place: Path) -> None:

@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from drawn_faces import draw_face
 from sharpstudent.core.errors import UserError
@@ -151,6 +152,22 @@ def test_the_source_reads_a_set_in_a_storage_and_says_how_much_is_kept(root: Pat
     assert found.notes[0] == f"file://{root}/manifest.arrow"
     assert "the rest is read crop by crop, which is slow (cache_gb, cache_folder)" in found.notes[1]
     assert found.train[0].load().image.shape == (60, 60, 3)
+
+
+def test_the_task_s_samples_are_those_of_a_folder(root: Path, tmp_path: Path) -> None:
+    """By the keys of a config; whole runs are in tests/end_to_end/test_object_storage.py."""
+    keys = {"data_source": "manifest", "fakes": "labels", "image_size": 32}
+    stored = {"data_root": f"file://{root}", "cache_folder": str(tmp_path / "cache"), "cache_gb": measure_one(root)}
+    samples = [
+        DeepfakeTask(DeepfakeSection.model_validate({**keys, **more})).open_data("train", "validation")
+        for more in ({"data_root": str(root)}, stored)
+    ]
+    for here, there in zip(*samples, strict=True):
+        assert len(here) == len(there) > 0
+        for index in range(len(here)):
+            one, other = (kind.make(index, np.random.default_rng(index)) for kind in (here, there))
+            assert all((one.inputs[name] == other.inputs[name]).all() for name in one.inputs)
+    assert len(list((tmp_path / "cache").glob("*.tar"))) == 1
 
 
 def test_other_sources_refuse_an_address() -> None:
