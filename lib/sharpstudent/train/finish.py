@@ -189,15 +189,15 @@ def _say_what_follows(run: Run, task: Task, checkpoint: Path) -> tuple[str, ...]
     keys |= {word.split("=", 1)[0]: word.split("=", 1)[1] for word in run.overrides if not word.endswith("=null")}
     configs = {own: keys, **_read_configs_beside(own, run.config.task)}
     for path, others in configs.items():
-        if _matches(checkpoint, *_list_teachers(others).values()):
+        if any(_matches(checkpoint, weights) for _, weights in _list_teachers(others)):
             return (f"This is the teacher that {path} names. Next, its student:", _start(path, others, of_the_data))
-    if any(_list_teachers(keys).values()):
+    if any(weights for _, weights in _list_teachers(keys)):
         if not _matches(checkpoint, keys.get("pretrained_student_weights")):
             words.append(f"pretrained_student_weights={checkpoint}")
         return ("Next, stage 2: let the teacher help.", _write_command(2, own, "run", words))
     nothing = f"{own} names no teacher, so that there is no stage 2."
     for path, others in configs.items():
-        if run.config.student.name in _list_teachers(others):
+        if run.config.student.name in [name for name, _ in _list_teachers(others)]:
             words = [*of_the_data, f"teacher_weights={checkpoint}"]
             return (f"{nothing} This model can teach the student of {path}. Next:", _start(path, others, words))
     return (f"{nothing} Next, how good it is:", f"  python evaluate_model.py {shlex.quote(str(run.folder))}")
@@ -215,21 +215,21 @@ def _read_configs_beside(own: Path, task: str) -> dict[Path, dict[str, Any]]:
     return found
 
 
-def _list_teachers(keys: Mapping[str, Any]) -> dict[str, Any]:
-    """List the teachers of a config: their weights, None where it names none, by architecture."""
+def _list_teachers(keys: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """List architecture and weights of each teacher of a config; None for weights that it does not name."""
     several = keys.get("teachers")
     one = {"name": keys.get("teacher"), "weights": keys.get("teacher_weights")}
-    teachers = several if isinstance(several, list) else [one]
-    found: dict[str, Any] = {}
+    teachers: list[Any] = several if isinstance(several, list) else [one]
+    found: list[tuple[str, Any]] = []
     for teacher in teachers:
         if isinstance(teacher, Mapping):
             name = teacher.get("name")
-            found[str(name.get("name") if isinstance(name, Mapping) else name)] = teacher.get("weights")
+            found.append((str(name.get("name") if isinstance(name, Mapping) else name), teacher.get("weights")))
     return found
 
 
-def _matches(checkpoint: Path, *patterns: Any) -> bool:
-    return any(isinstance(pattern, str) and pattern and checkpoint.match(pattern) for pattern in patterns)
+def _matches(checkpoint: Path, pattern: Any) -> bool:
+    return isinstance(pattern, str) and bool(pattern) and checkpoint.match(pattern)
 
 
 def _start(path: Path, keys: Mapping[str, Any], words: Sequence[str]) -> str:
