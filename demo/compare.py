@@ -15,7 +15,7 @@ from demo.write_blends import TABLE as BLENDS
 OUT = "output/demo_comparison"
 CORRUPTIONS = ("jpeg", "resize", "blur", "social_media")  # all of them take two minutes more
 ROLES = (
-    ("--teacher", "Teacher", "demo_teacher_demo_teacher_*"),
+    ("--teacher", "Teacher", "demo_teacher_*"),
     ("--before", "Student pre-trained", "demo_student_demo_*"),
     ("--distilled", "Student + distillation", "demo_distill_demo_*"),
 )

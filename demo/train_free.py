@@ -67,7 +67,7 @@ def run(*words: str) -> None:
 
 def find_run() -> Path:
     """Find the newest run of configs/free.json."""
-    return max((ROOT / "output").glob("free_free_*/"), key=lambda path: path.stat().st_mtime)
+    return max((ROOT / "output").glob("free_[0-9][0-9]_*/"), key=lambda path: path.stat().st_mtime)
 
 
 def write_card(results: dict[str, Any]) -> str:

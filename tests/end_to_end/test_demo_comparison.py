@@ -16,7 +16,7 @@ from demo import compare
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    for name in ("demo_teacher_demo_teacher_1", "demo_student_demo_1", "demo_distill_demo_1"):
+    for name in ("demo_teacher_1", "demo_student_demo_1", "demo_distill_demo_1"):
         weights = tmp_path / "output" / name / "weights"
         weights.mkdir(parents=True)
         (weights / "best_model.pth").write_bytes(b"")

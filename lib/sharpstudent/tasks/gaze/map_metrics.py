@@ -124,7 +124,7 @@ def compute_square_aucs(maps: NDArray[np.float32], points: NDArray[np.float32]) 
     import numpy as np
 
     low, high = find_squares(points)
-    ranked = np.sort(maps.reshape(len(maps), -1), axis=1)
+    ranked = np.sort(maps.reshape(len(maps), MAP_SIDE * MAP_SIDE), axis=1)
     has_ties = (ranked[:, 1:] == ranked[:, :-1]).any(1)
     found = np.full(len(maps), np.nan)
     for row, ((left, top), (right, bottom)) in enumerate(zip(low.tolist(), high.tolist(), strict=True)):

@@ -134,7 +134,7 @@ class Experiment:
     def find_run(self, name: str) -> Path | None:
         """Find the folder of a run that has all its epochs."""
         epochs = self.teacher_epochs if name.endswith("_teacher") else self.epochs
-        for folder in sorted((self.out / "runs").glob(f"{name}_{name}_*"), reverse=True):
+        for folder in sorted((self.out / "runs").glob(f"{name}_[0-9][0-9]_*"), reverse=True):
             log = folder / "logs" / "metrics.csv"
             if (folder / BEST).is_file() and log.is_file() and len(read_text(log).splitlines()) > epochs:
                 return folder

@@ -102,7 +102,7 @@ def plan_comparisons(folder: Path) -> list[Part]:
 
 
 def _find_run(role: str) -> Path:
-    found = sorted(Path("output").glob(f"wakeword_{role}_wakeword*"), key=lambda path: path.stat().st_mtime)
+    found = sorted(Path("output").glob(f"wakeword_{role}_*"), key=lambda path: path.stat().st_mtime)
     return found[-1]
 
 
