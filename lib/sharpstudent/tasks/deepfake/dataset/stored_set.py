@@ -176,4 +176,4 @@ class StoredCrops:
         whole = sum(kept.size for name, kept in self.files.items() if name.endswith(SHARD_SUFFIX))
         room = max(0, min(self.cache.most_bytes, used + free) - self.files[MANIFEST].size)
         rest = "" if whole <= room else "; the rest is read crop by crop, which is slow (cache_gb, cache_folder)"
-        return f"{whole / 1e9:.2f} GB of shards, of which this machine keeps up to {room / 1e9:.2f} GB{rest}"
+        return f"{whole / 1e6:,.1f} MB of shards, of which this machine keeps up to {room / 1e6:,.1f} MB{rest}"

@@ -121,8 +121,10 @@ class StoredSet:
     def fetch_rest(self) -> None:
         """Fetch manifest and shards of the set as it was, because it is about to change."""
         if self._left_there:
-            size = _sum(self._left_there.values()) / 1e9
-            print_line(self._console, f"fetching {size:.2f} GB from {self.storage.address}: the set is about to change")
+            size = _sum(self._left_there.values()) / 1e6
+            print_line(
+                self._console, f"fetching {size:,.1f} MB from {self.storage.address}: the set is about to change"
+            )
         for name in [*self._left_there]:
             self._fetch(name, self._left_there[name])
         self._left_there = {}
@@ -179,8 +181,8 @@ class StoredSet:
                     self.storage.remove(name)
 
     def _upload(self, names: list[str], paths: dict[str, Path], files: dict[str, Kept], done: dict[str, Kept]) -> None:
-        size = _sum(files[name] for name in names) / 1e9
-        print_line(self._console, f"uploading {format_count_of(len(names), 'file')}, {size:.2f} GB, and the manifest")
+        size = _sum(files[name] for name in names) / 1e6
+        print_line(self._console, f"uploading {format_count_of(len(names), 'file')}, {size:,.1f} MB, and the manifest")
         with WorkProgress(self._console, f"upload to {self.storage.address}", len(names), "file") as progress:
             for name in names:
                 self.storage.put(paths[name], name)

@@ -79,7 +79,7 @@ class StoredSource:
         """Make the folder that stands for SOURCE. Raises UserError where SOURCE holds nothing."""
         files = self.storage.list_files()
         size = sum(one.size for one in files.values())
-        say(f"{self.storage.address}: {format_count_of(len(files), 'file')}, {size / 1e9:.2f} GB")
+        say(f"{self.storage.address}: {format_count_of(len(files), 'file')}, {size / 1e6:,.1f} MB")
         if not files:
             remedy = "check the address: a folder of photos, videos or a data set, or a .csv or .tsv table in it"
             raise UserError.about(self.storage.address, "holds no file", remedy=remedy)
