@@ -1,4 +1,4 @@
-"""Milliseconds a sequence, forward and backward, of LAST-E with each form of its convolution over frames.
+"""Milliseconds of processor time a sequence, forward and backward, of LAST-E with each form of its convolution over frames.
 
     OMP_NUM_THREADS=1 python benchmarks/frame_convolution.py
 
