@@ -1,4 +1,4 @@
-"""Milliseconds of processor time a sequence, forward and backward, of LAST-E with each form of its convolution over frames.
+"""Processor time of a sequence, forward and backward, of LAST-E with each form of its convolution over frames [ms].
 
     OMP_NUM_THREADS=1 python benchmarks/frame_convolution.py
 
