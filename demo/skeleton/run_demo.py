@@ -17,7 +17,7 @@ from demo.run_demo import ROOT, run_parts
 
 CONFIG = "configs/demo_skeleton.json"
 STAGE_1, STAGE_2 = "train_student_only.py", "main_distillation.py"
-TEACHER = ("--set", "student=last_e_base", "--set", "stage1.epoch=12")
+TEACHER = ("--set", "student=last_e_base", "--set", "stage1.epoch=12", "--set", "stage1.lr=0.003")
 RESUME = ("--resume", "auto")  # after an interruption the same command goes on
 # The control: stage 2 with hard labels alone, from the same student, for as many steps.
 ALONE = ("--set", "stage2.alpha_end=1")
