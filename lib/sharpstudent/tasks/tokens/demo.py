@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from sharpstudent.core.arguments import read_number, read_path
-from sharpstudent.core.errors import UserError, exit_codes
+from sharpstudent.core.errors import UserError, exit_codes, format_count_of
 from sharpstudent.core.files import read_text
 from sharpstudent.core.io import make_folder, write_text_atomically
 
@@ -268,10 +268,11 @@ def _pool(parts: Sequence[Any], has_folds: bool) -> Any:
 
 def write_page(rows: Mapping[str, Any], experiment: Experiment) -> str:
     """Write the tables in Markdown."""
-    further = f", {experiment.epochs} further ones" if experiment.stages == 2 else ""
+    further = ", as many further ones" if experiment.stages == 2 else ""
+    seeds, epochs = format_count_of(experiment.seeds, "seed"), format_count_of(experiment.epochs, "epoch")
     where = "each on a fold of its own" if experiment.name_folds() else "on the same test pictures"
     lines = [
-        f"{experiment.seeds} seeds, {where}; {experiment.epochs} epochs of stage 1{further}.",
+        f"{seeds}, {where}; {epochs} of stage 1{further}.",
         "",
         "| Model | test accuracy, % [95 %] | by seed | parameters | million MACs | dead clauses |",
         "|---|---|---|---|---|---|",
