@@ -417,6 +417,14 @@ def test_options_that_contradict_each_other_or_lack_a_folder_are_refused(place: 
         assert told in ended.err
 
 
+def test_a_run_folder_among_the_inputs_is_refused(place: Workplace) -> None:
+    (place / "run_two/weights").mkdir(parents=True)
+    (place / "run_two/config.json").touch()
+    ended = predict(place, "model.pth", "run_two", "in/a.png")
+    assert ended.code == 2
+    assert "is the folder of a run, and no input" in ended.err
+
+
 def test_frames_are_chosen_by_number_by_time_or_all_of_them(place: Workplace) -> None:
     for words, frames in ((("--frames", "4"), 4), (("--fps", "10"), 4), (("--every-frame",), 9)):
         (one,) = read_lines(predict(place, "model.pth", "in/film.avi", "--json", *words)).values()
@@ -510,7 +518,7 @@ def test_a_reference_lets_it_say_what_is_unlike_the_models_material(
     (tmp_path / "few").mkdir()
     write_picture(tmp_path / "few/a.png", draw_face(1, 200)[0])
     ended = predict(place, str(tmp_path / "m.pth"), "in/a.png", "--reference", str(tmp_path / "few"))
-    assert "no reference is stored: 1 row" in ended.out
+    assert "40 rows of 10 groups, and there are 1 row of 1 group" in ended.out
     assert "was not checked" in ended.out
     faces = [str(write_picture(tmp_path / f"few/{seed}.png", draw_face(seed, 120)[0])) for seed in range(20, 36)]
     ended = predict(place, str(tmp_path / "m.pth"), "in/a.png", "--reference", str(tmp_path / "few"))

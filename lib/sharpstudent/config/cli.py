@@ -395,7 +395,7 @@ class _Command:
             raise UserError.about("--set", what, expected="device", remedy=f"leave out --set {fixed[0]}=...")
         if fixed:
             what = f"cannot change {', '.join(fixed)} of a run that is resumed without its CONFIG"
-            remedy = "name the CONFIG too, and permit the change with --allow changed-config"
+            remedy = "repeat the whole command with its CONFIG and each --set, and add --allow changed-config"
             raise UserError.about("--set", what, f"one of {', '.join(FREE_KEYS)}", remedy=remedy)
         return validate_keys(values, None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import glob
 import json
 import re
@@ -341,10 +342,12 @@ def _explain_several(run: str, found: list[Path]) -> Problem:
 
 def _explain_none(run: str, output_root: str) -> Problem:
     runs = sorted(Path(output_root).glob(f"*/{STORED_NAME}"))
+    shown = difflib.get_close_matches(run, [str(file.parent) for file in runs], n=10, cutoff=0.0)
+    shown += [f"{len(runs) - len(shown)} more"] if len(runs) > len(shown) else []
     return Problem(
         f"--resume {run}",
         "is no run folder",
         expected=f"a folder with {STORED_NAME}, its name under {output_root}, or a beginning that fits one",
-        got=f"runs there: {', '.join(str(file.parent) for file in runs[:10])}" if runs else f"no run in {output_root}",
+        got=f"runs there: {', '.join(shown)}" if runs else f"no run in {output_root}",
         remedy="name one of the runs, or leave --resume out to start a new one",
     )

@@ -231,7 +231,8 @@ def store_reference(
     found = fit_familiar(FeatureStatistics(tuple(layers)), rows, groups)
     told = f"{format_count_of(len(rows), 'row')} of {format_count_of(len(set(groups)), 'group')}"
     if found is None:
-        return f"no reference is stored: {told}, and {LEAST_ROWS} of {LEAST_GROUPS} are needed"
+        needed = f"that needs {LEAST_ROWS} rows of {LEAST_GROUPS} groups, and there are {told}"
+        return f"predict.py cannot say later what is unlike the data of this model: {needed}"
     from safetensors.numpy import save
 
     arrays = {name: getattr(found, name) for name in ("chosen", "mean", "scale", "precision")}

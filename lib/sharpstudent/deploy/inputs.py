@@ -286,6 +286,9 @@ def _expand(word: str, device: str) -> Iterator[_Named]:
     elif "://" in word and not os.path.lexists(word):
         yield word, None, word
     elif os.path.isdir(text):
+        if os.path.isfile(os.path.join(text, "config.json")) and os.path.isdir(os.path.join(text, "weights")):
+            what = "is the folder of a run, and no input: of a pattern that fits several runs, the first one is MODEL"
+            raise UserError.about(word, what, remedy="name one run, and then the inputs")
         yield from _walk(text)
     elif not os.path.lexists(text) and glob.has_magic(text):
         matches = sorted(glob.glob(text, recursive=True))

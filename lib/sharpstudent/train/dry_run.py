@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from sharpstudent.core.errors import TrainingStopped, UserError
+from sharpstudent.core.errors import TrainingStopped, UserError, format_count_of
 from sharpstudent.core.schedules import Progress
 from sharpstudent.core.types import Batch, list_class_names
 from sharpstudent.data.loader import Replaced, load_batches
@@ -69,7 +69,8 @@ def try_one_batch(
     lines.append(_try_metrics(run, task, step, batch))
     if teachers:
         lines += [*fits, describe_work(len(data.validation), len(teachers))]
-    for line in (*lines, f"{sampler.steps_per_epoch} steps an epoch, {epochs} epochs; nothing was written"):
+    steps, shown = sampler.steps_per_epoch, format_count_of(epochs, "epoch")
+    for line in (*lines, f"{steps} steps an epoch, {shown}; nothing was written"):
         run.say(f"dry run: {line}")
 
 

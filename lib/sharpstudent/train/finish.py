@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -12,7 +14,7 @@ from typing import Any
 
 from sharpstudent.checkpoint.selection import BEST_NAME
 from sharpstudent.config.load import read_config_file, read_task_name
-from sharpstudent.config.run_config import SCRIPTS, RunConfig, Stage, find_run_name
+from sharpstudent.config.run_config import SCRIPTS, RunConfig, Stage, advise_teacher, find_run_name
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.types import Table
 from sharpstudent.deploy.familiar import store_run_reference
@@ -194,7 +196,8 @@ def _say_what_follows(run: Run, task: Task, checkpoint: Path) -> tuple[str, ...]
     if any(weights for _, weights in _list_teachers(keys)):
         if not _matches(checkpoint, keys.get("pretrained_student_weights")):
             words.append(f"pretrained_student_weights={checkpoint}")
-        return ("Next, stage 2: let the teacher help.", _write_command(2, own, "run", words))
+        teachers = [_describe_teacher(weights) for _, weights in _list_teachers(keys) if isinstance(weights, str)]
+        return ("Next, stage 2: let the teacher help.", _write_command(2, own, "run", words), *teachers)
     nothing = f"{own} names no teacher, so that there is no stage 2."
     for path, others in configs.items():
         if run.config.student.name in [name for name, _ in _list_teachers(others)]:
@@ -226,6 +229,14 @@ def _list_teachers(keys: Mapping[str, Any]) -> list[tuple[str, Any]]:
             name = teacher.get("name")
             found.append((str(name.get("name") if isinstance(name, Mapping) else name), teacher.get("weights")))
     return found
+
+
+def _describe_teacher(weights: str) -> str:
+    """Say which file a teacher's weights are, or how to train it where there is none."""
+    found = max(glob.glob(weights), key=os.path.getmtime, default=None)
+    if found is not None:
+        return f"     its teacher: {found}"
+    return f"     its teacher is not there yet: {advise_teacher(weights) or f'{weights} names it'}"
 
 
 def _matches(checkpoint: Path, pattern: Any) -> bool:

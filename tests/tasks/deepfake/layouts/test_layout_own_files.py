@@ -140,3 +140,22 @@ def test_a_link_in_a_circle_ends_and_a_pipe_is_not_opened(tmp_path: Path) -> Non
         ("pipe.mp4", "is no ordinary file"),
         ("again", "is a link back to a folder above it"),
     ]
+
+
+def test_a_table_named_by_a_relative_path_may_name_files_outside_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "photos/ann.jpg", "photos/bob.jpg", "lists/x.txt")
+    monkeypatch.chdir(tmp_path)
+    Path("lists/faces.csv").write_text("path,person\n../photos/ann.jpg,ann\n../photos/bob.jpg,bob\n")
+    assert {clip.identities for clip in find(Path("lists/faces.csv")).values()} == {("ann",), ("bob",)}
+
+
+def test_a_column_that_looks_like_a_missing_one_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "1.jpg", "2.jpg")
+    table = tmp_path / "faces.csv"
+    table.write_text("file,persn,sex\n1.jpg,ann,f\n2.jpg,ann,f\n")
+    with pytest.raises(UserError, match=r"column 'persn', which is not known, and none for person"):
+        find(table)
+    table.write_text("file,person,persn\n1.jpg,ann,x\n2.jpg,ann,y\n")
+    assert len(find(table)) == 2

@@ -12,11 +12,12 @@ for real ones, and a note says so.
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import shlex
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PureWindowsPath
 
@@ -163,9 +164,7 @@ def _describe(found: Found, structure: Structure, label: int | None, asks: Asks,
     if label is not None:
         named[0] += " (--label)"
     elif not structure.has_classes:
-        named[0] += (
-            f": no {by.rstrip('s')} says real or fake, so all are taken for real (--label fake, if they are not)"
-        )
+        named[0] += f": no {by.rstrip('s')} says real or fake, so all are taken for real{asks.fake}"
     splits = Counter(clip.split for clip in found.clips)
     said = ", ".join(f"{split} {splits[split]:,}" for split in SPLITS.values() if splits[split])
     people = {clip.identities[0] for clip in found.clips}
@@ -224,6 +223,8 @@ def find_table(table: Path, label: int | None, *, people: str | None = None, ask
     lines = [(line, row) for line, row in rows if any(row.values())]
     paths = [_find_path(table, row[reader.path]) for _, row in lines]
     root = _find_root(table, paths)
+    if root.is_absolute():  # files lie elsewhere, and a relative table names them by relative paths
+        paths = [path.absolute() for path in paths]
     collector = ClipCollector(root, table.absolute().stem)
     items, seen = list[Item](), set[Path]()
     reader.check_all(lines)
@@ -306,9 +307,20 @@ class _TableReader:
             lambda text: len(read_name(text).labels) == 1 or text.strip().casefold() in (*YES, *NO),
         )
         self._label = self._label or self._find_column(others, lambda text: len(read_name(text).labels) == 1)
+        self._refuse_mistyped({plain[column]: column for column in others})
         self._meaning = plain.get(self._label, "")
         self._check_stated()
         self._check_split()
+
+    def _refuse_mistyped(self, others: Mapping[str, str]) -> None:
+        """Refuse columns, given by their plain names, that look like one that is missing: it would be ignored."""
+        missing = {"person": self._person, "split": self._split, "label": self._label}
+        problems = ProblemList()
+        for what in [name for name, column in missing.items() if not column]:
+            for near in difflib.get_close_matches(what, others, n=1, cutoff=0.8):
+                what_is = f"has a column {others[near]!r}, which is not known, and none for {what}"
+                problems.add(Problem(str(self._table), what_is, remedy=f"call it {what}, or something else"))
+        problems.raise_if_any()
 
     def _find_column(self, columns: Sequence[str], fits: Callable[[str], bool]) -> str:
         """Return the one column whose values all fit, "" where there is none or several."""
