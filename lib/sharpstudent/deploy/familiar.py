@@ -232,7 +232,7 @@ def store_reference(
     told = f"{format_count_of(len(rows), 'row')} of {format_count_of(len(set(groups)), 'group')}"
     if found is None:
         needed = f"that needs {LEAST_ROWS} rows of {LEAST_GROUPS} groups, and there are {told}"
-        return f"predict.py cannot say later what is unlike the data of this model: {needed}"
+        return f"what is unlike the data of this model cannot be told: {needed}"
     from safetensors.numpy import save
 
     arrays = {name: getattr(found, name) for name in ("chosen", "mean", "scale", "precision")}
