@@ -30,10 +30,12 @@ def main() -> None:
     places = [place % len(windows) for place in range(COUNT)]
     for place in set(places):
         windows.recordings.read(windows.specs[place].clip.path)
-    begun = time.process_time()
-    for visit, place in enumerate(places):
-        windows.make(place, build_generator(0, 1, visit))
-    seconds = (time.process_time() - begun) / COUNT
+    seconds = 0.0
+    for _ in range(2):  # the first time backgrounds are read
+        begun = time.process_time()
+        for visit, place in enumerate(places):
+            windows.make(place, build_generator(0, 1, visit))
+        seconds = (time.process_time() - begun) / COUNT
     print(f"{1000 * seconds:.3f} ms of processor time a window, {1 / seconds:,.0f} windows a second on one core")
 
 
