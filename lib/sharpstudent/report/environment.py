@@ -20,7 +20,7 @@ from sharpstudent.core.naming import SOURCE_FOLDER, PathHider
 PACKAGES = (
     "torch", "torchvision", "timm", "efficientnet-pytorch", "albumentations", "opencv-python-headless", "numpy",
     "scikit-learn", "scipy", "pydantic", "json5", "rich", "tensorboard", "matplotlib", "safetensors", "pyarrow",
-    "pillow", "jinja2", "huggingface-hub",
+    "pillow", "jinja2", "huggingface-hub", "fsspec", "filelock",
 )  # fmt: skip
 
 
