@@ -75,7 +75,7 @@ face-models: setup
 	$(BIN)/python fetch_models.py face-models
 
 demo: setup
-	@echo "about 9 minutes on two cores of an AMD EPYC; Ctrl-C stops it"
+	@echo "about 8 minutes on two cores of an AMD EPYC; Ctrl-C stops it"
 	$(BIN)/python demo/run_demo.py
 
 train-free: setup
