@@ -160,6 +160,18 @@ def test_what_was_used_longest_ago_goes_first_and_what_is_in_use_stays(tmp_path:
     assert list_kept(cache) == 2
 
 
+def test_files_of_others_in_the_folder_are_neither_counted_nor_removed(tmp_path: Path, storage: Storage) -> None:
+    cache = StorageCache(tmp_path / "cache", SIZE)
+    cache.folder.mkdir()
+    others = [cache.folder / one for one in ("thesis.tar", ".notes.partial", ".x.1.partial", "a" * 63 + ".tar")]
+    for other in others:
+        other.write_bytes(bytes(2 * SIZE))
+        os.utime(other, (1.0, 1.0))
+    assert find(cache, storage, 0) is not None
+    assert cache.measure()[0] == SIZE
+    assert [other.stat().st_size for other in others] == [2 * SIZE] * 4
+
+
 def test_a_process_that_found_no_room_does_not_look_again_for_a_while(
     tmp_path: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

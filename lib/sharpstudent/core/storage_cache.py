@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -33,6 +34,8 @@ IN_USE_SECONDS = 600.0  # a file that was used within this time is not removed f
 AGAIN_SECONDS = 60.0  # a process that found no room does not look again before: to look takes the lock of all
 SPARE_BYTES = 2**28  # that are left free on the disk for others
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+# Names of files that this cache makes. Whatever else lies in the folder is its user's, and is never removed.
+_OURS = re.compile(rf"[0-9a-f]{{64}}(\.[^.]*)?|\.[0-9a-f]{{64}}\.[0-9]+{re.escape(TEMPORARY_SUFFIX)}")
 
 
 @dataclass(frozen=True)
@@ -177,7 +180,7 @@ class StorageCache:
         with os.scandir(self.folder) as entries:
             for entry in entries:
                 with contextlib.suppress(OSError):  # another process removes files, too
-                    if not entry.is_file(follow_symlinks=False):
+                    if _OURS.fullmatch(entry.name) is None or not entry.is_file(follow_symlinks=False):
                         continue
                     about, size = entry.stat(follow_symlinks=False), 0
                     if entry.name.endswith(TEMPORARY_SUFFIX):
