@@ -232,10 +232,11 @@ def _list_teachers(keys: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _describe_teacher(weights: str) -> str:
-    """Say which file a teacher's weights are, or how to train it where there is none."""
-    found = max(glob.glob(weights), key=os.path.getmtime, default=None)
+    """Say which file a teacher's weights are, or how to train it where there is none; stage 2 checks that it fits."""
+    found = max(glob.glob(weights, recursive=True), key=os.path.getmtime, default=None)
     if found is not None:
-        return f"     its teacher: {found}"
+        several = f", the newest that {weights} matches" if glob.has_magic(weights) else ""
+        return f"     its teacher: {found}{several}"
     return f"     its teacher is not there yet: {advise_teacher(weights) or f'{weights} names it'}"
 
 
