@@ -168,6 +168,16 @@ def test_a_preparation_that_is_killed_again_and_again_gives_the_same_bytes(
     assert {name: found[name] for name in SAME} == {name: (workplace / "set" / name).read_bytes() for name in SAME}
 
 
+def expect_one_message(process: subprocess.Popen[str], said: str) -> None:
+    """Wait until the process has ended with exit code 2, one message, and nothing left running."""
+    _, text = process.communicate(timeout=300)
+    assert process.returncode == 2
+    assert text.count("error: ") == 1
+    assert said in text
+    assert "Traceback" not in text
+    wait_until_none_is_left(process.pid)
+
+
 def test_a_bucket_that_goes_in_the_middle_ends_a_preparation_with_one_message(
     server: str, bucket: str, workplace: Workplace, tmp_path: Path
 ) -> None:
@@ -175,12 +185,7 @@ def test_a_bucket_that_goes_in_the_middle_ends_a_preparation_with_one_message(
     process = workplace.start(SCRIPT, f"{bucket}/ffpp", f"{bucket}/set", *SIZE, "--workers", "1")
     wait_for(lambda: any((tmp_path / "user").glob("sharpstudent/prepare/*/set/set/parts/*.arrow")), process)
     reset(server)
-    _, text = process.communicate(timeout=300)
-    assert process.returncode == 2
-    assert text.count("error: ") == 1
-    assert "bucket does not exist" in text
-    assert "Traceback" not in text
-    wait_until_none_is_left(process.pid)
+    expect_one_message(process, "bucket does not exist")
 
 
 def test_a_bucket_that_goes_in_the_middle_ends_a_training_with_one_message(
@@ -193,12 +198,7 @@ def test_a_bucket_that_goes_in_the_middle_ends_a_training_with_one_message(
     process = workplace.start(STAGE_1, "tiny.json", "-n", "run", *words)
     wait_for(lambda: any((workplace / "output").glob("run_*/weights/last.pth")), process)
     reset(server)
-    _, text = process.communicate(timeout=300)
-    assert process.returncode == 2
-    assert text.count("error: ") == 1
-    assert "is not there" in text
-    assert "Traceback" not in text
-    wait_until_none_is_left(process.pid)
+    expect_one_message(process, "is not there")
 
 
 def test_missing_credentials_are_one_message(
