@@ -28,7 +28,7 @@ def kill_runs(folder: Path, labelled_root: Path, kills: int, workers: int) -> di
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_twenty_kills_lose_no_run_and_change_no_bit(tmp_path: Path, labelled_root: Path, workers: int) -> None:
     result = kill_runs(tmp_path, labelled_root, 10, workers)
     assert result["failures"] == []

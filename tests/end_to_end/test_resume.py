@@ -202,7 +202,9 @@ def test_sigterm_saves_and_exits_143(tiny: Workplace, long_reference: Path) -> N
     assert_same_run(tiny.find_run("first"), long_reference)
 
 
-@pytest.mark.parametrize("seen", ["logs/first_batch.png", "weights/best_model.pth.json"])
+@pytest.mark.parametrize(
+    "seen", [pytest.param("logs/first_batch.png", marks=pytest.mark.slow), "weights/best_model.pth.json"]
+)
 def test_a_killed_run_resumes_from_its_last_save(tiny: Workplace, long_reference: Path, seen: str) -> None:
     process = tiny.start(STAGE_1, CONFIG, "-n", "first", *LONG_EPOCHS)
     wait_for(lambda: any(tiny.folder.glob(f"output/first_*/{seen}")), process)

@@ -182,7 +182,12 @@ def run_both(place: Workplace) -> dict[str, bytes]:
     return left
 
 
-@pytest.mark.parametrize("name", list(SOURCES))
+FAST = ("manifest", "photos")  # the other sources open their splits alike; the test of what is opened has them all
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in SOURCES]
+)
 def test_without_the_test_split_everything_is_the_same_to_the_last_bit(tmp_path: Path, name: str) -> None:
     place, source = make_place(tmp_path / "with", SOURCES[name])
     assert source.tests

@@ -1,10 +1,14 @@
 """The experiment of `make demo-tokens`: which runs belong to it, and what its tables say."""
 
+import json
+from fnmatch import fnmatch
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from sharpstudent.config.run_config import RunConfig
 from sharpstudent.core.errors import UserError
 from sharpstudent.tasks.tokens import demo
 from sharpstudent.tasks.tokens.transformer import UnifiedTMTransformer
@@ -18,6 +22,12 @@ class Noted(demo.Experiment):
 
 
 NOTED: list[tuple[int, str, Any]] = []
+
+
+def name_weights(run: str) -> str:
+    """The best checkpoint of a run of the experiment, whose config has the name of the run."""
+    stem = RunConfig.folder_stem.fget(SimpleNamespace(name=run, config_name=run))  # type: ignore[attr-defined]
+    return f"out/runs/{stem}_11_30_18_30_40/weights/best_model.pth"
 
 
 def test_every_arm_goes_on_from_its_own_student_and_for_as_many_steps() -> None:
@@ -36,7 +46,9 @@ def test_every_arm_goes_on_from_its_own_student_and_for_as_many_steps() -> None:
     assert {keys["epoch"] for name, keys in by_name.items() if name != "s2_teacher"} == {8}
     assert {name for name, keys in by_name.items() if keys["rho"]} == {"s2_tm_sam"}
     for name in ("s2_tm_alone", "s2_tm_distilled"):
-        assert "s2_tm_s2_tm_" in by_name[name]["pretrained_student_weights"]
+        pattern = by_name[name]["pretrained_student_weights"]
+        assert [run for run in names if fnmatch(name_weights(run), pattern)] == ["s2_tm"]
+        assert [run for run in names if fnmatch(name_weights(run), by_name[name]["teacher_weights"])] == ["s2_teacher"]
     assert [term["term"] for term in by_name["s2_tm_alone"]["stage2"]["terms"]] == ["hard"]
     assert [term["term"] for term in by_name["s2_tm_distilled"]["stage2"]["terms"]] == ["hard", "kd", "self"]
     assert by_name["s2_tm_sam"]["stage2"] == by_name["s2_tm_distilled"]["stage2"]
@@ -91,3 +103,15 @@ def test_an_unknown_student_is_refused(capsys: pytest.CaptureFixture[str]) -> No
     with pytest.raises(SystemExit):
         demo.main(["--image-size", "30"])
     assert "a multiple of 4, got 30" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_experiment_trains_all_its_arms_and_writes_its_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(Path(__file__).resolve().parents[3])
+    words = ["--source", "drawn", "--seeds", "1", "--epochs", "1", "--teacher-epochs", "1", "--out", str(tmp_path)]
+    demo.main([*words, "--students", "tm,plain"])
+    models = json.loads((tmp_path / "results.json").read_text())["models"]
+    assert {"teacher", "tm_distilled", "tm_sam", "tm_alone_removed", "plain_alone"} <= models.keys()
+    assert "TM-ViT distilled, as many further steps minus TM-ViT alone" in capsys.readouterr().out

@@ -181,7 +181,7 @@ class Experiment:
         """Train the arms of a student: the machine has all of them, the others go on alone."""
         runs = str(self.out / "runs" / f"s{seed}")
         more = {"teacher": "cnn", "teacher_weights": f"{runs}_teacher_*/{BEST}", "ema_decay": 0.99}
-        more["pretrained_student_weights"] = f"{runs}_{kind}_s{seed}_{kind}_*/{BEST}"
+        more["pretrained_student_weights"] = f"{runs}_{kind}_[0-9][0-9]_*/{BEST}"
         for arm, (terms, has_sam) in ARMS.items():
             if f"{kind}_{arm}" in self.list_models():
                 stage2 = {"batch_size": 32, "lr": 0.003, "terms": list(terms)}
