@@ -7,6 +7,12 @@ from drawn_faces import draw_face
 from sharpstudent.modalities.faces import sample
 from sharpstudent.modalities.faces.crop import compute_box_margins, compute_landmark_box, compute_loose_box, crop
 from sharpstudent.modalities.faces.sample import make_pair, make_single
+from sharpstudent.modalities.faces.self_blend import DrawnBlend
+from sharpstudent.modalities.faces.windows import Window
+
+
+def draw_nothing(height, width, landmarks, rng):
+    return DrawnBlend((), False, np.eye(2, 3), np.zeros((height, width), np.float32), Window(0, 0, 0, 0))
 
 
 def _pairs_equal(one, two):
@@ -29,9 +35,7 @@ def test_a_pair_has_the_promised_shapes_and_types(train, size, drawn):
 def test_evaluation_crops_exactly_the_box_with_an_eighth_each_side(monkeypatch):
     image, landmarks = draw_face(1, 400)
     box = np.array([120.0, 100, 280, 300], np.float32)
-    monkeypatch.setattr(
-        sample, "self_blend", lambda image, landmarks, rng: (image, image, np.zeros(image.shape[:2], "f4"))
-    )
+    monkeypatch.setattr(sample, "draw_blend", draw_nothing)
     pair = make_pair(image, landmarks, np.random.default_rng(0), 112, train=False, boxes=[box])
     loose = compute_loose_box(landmarks, 400, 400)
     assert (loose[:2] < (100, 75)).all()
@@ -72,9 +76,7 @@ def test_a_pair_depends_on_its_own_generator_only(drawn):
 
 
 def test_real_and_fake_share_flip_crop_and_augmentation(drawn, monkeypatch):
-    monkeypatch.setattr(
-        sample, "self_blend", lambda image, landmarks, rng: (image, image.copy(), np.zeros(image.shape[:2], "f4"))
-    )
+    monkeypatch.setattr(sample, "draw_blend", draw_nothing)
     for seed in range(60):
         pair = make_pair(*drawn, np.random.default_rng(seed), 64, train=True)
         np.testing.assert_array_equal(pair.real, pair.fake)
@@ -83,11 +85,16 @@ def test_real_and_fake_share_flip_crop_and_augmentation(drawn, monkeypatch):
 def test_half_of_the_training_pairs_are_flipped_and_the_blend_gets_flipped_landmarks(drawn, monkeypatch):
     seen = []
 
-    def remember(image, landmarks, rng):
-        seen.append((image, landmarks))
-        return image, image.copy(), np.zeros(image.shape[:2], np.float32)
+    class Remembering(DrawnBlend):
+        def render(self, image, window):
+            seen[-1] = (image, seen[-1])
+            return super().render(image, window)
 
-    monkeypatch.setattr(sample, "self_blend", remember)
+    def remember(height, width, landmarks, rng):
+        seen.append(landmarks)
+        return Remembering(**vars(draw_nothing(height, width, landmarks, rng)))
+
+    monkeypatch.setattr(sample, "draw_blend", remember)
     image, landmarks = drawn
     straight = crop(image, compute_loose_box(landmarks, 200, 200), landmarks=landmarks, boxes=np.empty((0, 4)))
     flips = 0

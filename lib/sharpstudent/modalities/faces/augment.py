@@ -3,6 +3,11 @@
 albumentations draws from generators of its own. Before every call they are replaced by ones that are derived from the
 caller's generator, so that the same generator state gives the same bytes and no global state is touched.
 (`set_random_seed` will not do: it gives every transform the same seed, so that all of them would be applied, or none.)
+
+What is drawn does not depend on pixels, and of a self-blend's loose crop (2 x 2.4 faces) the final crop keeps about a
+third. So a pipeline only draws, and its transforms are then applied where the result is needed. The bits are those of
+the whole picture: a transform of single pixels needs that part of its input only, a filter some pixels around it, JPEG
+the squares that the part touches.
 """
 
 from __future__ import annotations
@@ -10,6 +15,9 @@ from __future__ import annotations
 import os
 import random
 import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 # Without this variable, importing albumentations asks PyPI whether there is a newer version.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -19,12 +27,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sharpstudent.modalities.faces.windows import Part, Window, flatten_view, get_whole, take_whole
+
 RGB_SHIFT = (-20, 20)  # of 255
 # In OpenCV's units (hue 0-180, saturation and value 0-255), as in the SBI reference: a shift of at most 0.3 units, not
 # of 30 %, so that it changes almost nothing.
 HSV_SHIFT = (-0.3, 0.3)
 JPEG_QUALITY = (40, 100)
 SHARPEN_ALPHA, SHARPEN_LIGHTNESS = (0.2, 0.5), (0.5, 1.0)
+# Coefficients of JPEG (4:2:0) depend on a square of this side alone, counted from the picture's upper left corner.
+# Decoded chroma is interpolated between neighbours, which reaches over the square's edge.
+JPEG_SQUARE, JPEG_REACH = 16, 2  # px
+
+Picture = NDArray[np.uint8]
 
 
 class _Pipelines(threading.local):
@@ -70,9 +85,196 @@ def _build_downscale(scale: float, weight: float) -> A.Downscale:
 _PIPELINES = _Pipelines()
 
 
-def _seed(pipeline: A.Compose, rng: np.random.Generator) -> A.Compose:
-    pipeline.set_random_state(rng, random.Random(int(rng.integers(2**63))))
-    return pipeline
+@dataclass(frozen=True)
+class DrawnTransform:
+    """A transform of albumentations with the parameters that were drawn for one call.
+
+    Attributes:
+        transform: The transform.
+        params: Its parameters, as `transform.apply` takes them.
+    """
+
+    transform: A.ImageOnlyTransform
+    params: dict[str, Any]
+
+    @property
+    def is_table(self) -> bool:
+        """Whether it maps each level of a channel to another, whatever the other channels and pixels are."""
+        return isinstance(self.transform, (A.RGBShift, A.RandomBrightnessContrast))
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether it changes every pixel by itself."""
+        return self.is_table or isinstance(self.transform, A.HueSaturationValue)
+
+    def find_input(self, window: Window, whole: Window) -> Window:
+        """Find the part of its input on which a part of its output depends."""
+        if self.is_table:
+            return window
+        if isinstance(self.transform, A.HueSaturationValue):
+            return window.fill_vectors(whole)
+        if isinstance(self.transform, A.Sharpen):
+            return window.grow(1, whole)
+        if isinstance(self.transform, A.ImageCompression):
+            return window.grow(JPEG_REACH, whole, JPEG_SQUARE)
+        return whole
+
+    def find_output(self, window: Window, whole: Window) -> Window:
+        """Find the part of its output that may change where a part of its input does."""
+        if self.is_pointwise:
+            return window
+        if isinstance(self.transform, A.ImageCompression):
+            return window.grow(0, whole, JPEG_SQUARE).grow(JPEG_REACH, whole)
+        return self.find_input(window, whole)
+
+    def apply(self, picture: Picture) -> Picture:
+        """Apply it to a picture, uint8 (H, W, 3) RGB."""
+        if isinstance(self.transform, A.HueSaturationValue):
+            return _shift_hue(picture, self)
+        return self.transform.apply(picture, **self.params)
+
+
+def find_input(drawn: Sequence[DrawnTransform], window: Window, whole: Window) -> Window:
+    """Find the part of a picture on which a part of what transforms make of it depends."""
+    return _list_needed(drawn, window, whole)[0]
+
+
+def find_output(drawn: Sequence[DrawnTransform], window: Window, whole: Window) -> Window:
+    """Find the part of what transforms make of a picture that may change where a part of the picture does."""
+    for one in drawn:
+        window = one.find_output(window, whole)
+    return window
+
+
+def _list_needed(drawn: Sequence[DrawnTransform], window: Window, whole: Window) -> list[Window]:
+    """List the parts that each transform needs, and the one that comes out of the last."""
+    needed = [window]
+    for one in reversed(drawn):
+        needed.insert(0, one.find_input(needed[0], whole))
+    return needed
+
+
+def apply_drawn(part: Part, drawn: Sequence[DrawnTransform], window: Window) -> Picture:
+    """Apply transforms one after another, and compute only a part of the result.
+
+    Args:
+        part: What is known of the picture, at least `find_input`.
+        drawn: The transforms with their parameters.
+        window: The part that is wanted.
+
+    Returns:
+        That part of what the transforms make of the whole picture, to the bit; a view where `drawn` is empty.
+    """
+    if drawn and isinstance(drawn[-1].transform, A.Downscale) and all(one.is_pointwise for one in drawn[:-1]):
+        return window.cut(_lose_resolution(part.pixels, drawn))
+    needed = _list_needed(drawn, window, part.whole)
+    pixels = flatten_view(part.cut(needed[0]))
+    for group, start in _group_tables(drawn):
+        given, wanted = needed[start], needed[start + len(group)]
+        result = _apply_tables(pixels, group) if group[0].is_table else group[0].apply(pixels)
+        pixels = wanted.move_into(given).cut(result)
+    return pixels
+
+
+def _group_tables(drawn: Sequence[DrawnTransform]) -> list[tuple[list[DrawnTransform], int]]:
+    """Put neighbours that are tables together: groups, and the place of their first one."""
+    groups: list[tuple[list[DrawnTransform], int]] = []
+    for i, one in enumerate(drawn):
+        if groups and one.is_table and groups[-1][0][0].is_table:
+            groups[-1][0].append(one)
+        else:
+            groups.append(([one], i))
+    return groups
+
+
+def _apply_tables(picture: Picture, drawn: Sequence[DrawnTransform]) -> Picture:
+    """Apply transforms of levels as one table: what they make of a picture of all levels."""
+    table = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
+    for one in drawn:
+        table = one.apply(table)
+    return np.asarray(cv2.LUT(picture, table), np.uint8)
+
+
+def _shift_hue(picture: Picture, drawn: DrawnTransform) -> Picture:
+    """Do what A.HueSaturationValue does, without its copies of channels that stay as they are.
+
+    albumentations truncates shifts of saturation and value to whole units, so that those below one change nothing.
+    """
+    hue, *others = (drawn.params[key] for key in ("hue_shift", "sat_shift", "val_shift"))
+    if any(abs(shift) >= 1 for shift in others) or not any((hue, *others)):
+        return drawn.transform.apply(np.ascontiguousarray(picture), **drawn.params)
+    levels = np.arange(256)
+    table = np.repeat(levels.astype(np.uint8)[None, :, None], 3, axis=2)
+    if hue:
+        table[0, :, 0] = np.mod(levels + hue, 180).astype(np.uint8)
+    hsv = cv2.cvtColor(picture, cv2.COLOR_RGB2HSV)
+    if (table[0, :180, 0] != levels[:180]).any():  # OpenCV's hues are below 180
+        cv2.LUT(hsv, table, dst=hsv)
+    return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), np.uint8)
+
+
+def _lose_resolution(picture: Picture, drawn: Sequence[DrawnTransform]) -> Picture:
+    """Apply transforms of single pixels and then a downscaling: of the rows it keeps only those are computed."""
+    transform, scale = drawn[-1].transform, drawn[-1].params["scale"]
+    assert isinstance(transform, A.Downscale)
+    down, up = transform.interpolation_pair["downscale"], transform.interpolation_pair["upscale"]
+    assert down == cv2.INTER_NEAREST
+    rows = np.asarray(cv2.resize(flatten_view(picture), None, fx=1, fy=scale, interpolation=down), np.uint8)
+    rows = apply_drawn(take_whole(rows), drawn[:-1], get_whole(rows))
+    small = cv2.resize(rows, None, fx=scale, fy=1, interpolation=down)
+    return np.asarray(cv2.resize(small, picture.shape[1::-1], interpolation=up), np.uint8)
+
+
+# Parameters do not depend on pixels, so that what is drawn for this picture serves for any other.
+_ANY = np.zeros((8, 8, 3), np.uint8)
+
+
+def _draw(pipeline: A.Compose, rng: np.random.Generator) -> tuple[DrawnTransform, ...]:
+    """Draw which transforms of a pipeline are applied, and their parameters, in the order of its own draws."""
+    python = random.Random(int(rng.integers(2**63)))
+    pipeline.set_random_state(rng, python)
+    python.random()  # whether the pipeline is applied, which it always is
+    drawn: list[DrawnTransform] = []
+    for one in pipeline.transforms:
+        if isinstance(one, A.OneOf):
+            for member in one.transforms:
+                member.params = {}
+            python.random()
+            drawn.append(_draw_params(one.transforms[rng.choice(len(one.transforms), p=one.transforms_ps)]))
+        else:
+            one.params = {}
+            if one.should_apply():
+                drawn.append(_draw_params(one))
+    return tuple(drawn)
+
+
+def _draw_params(transform: Any) -> DrawnTransform:
+    """Draw the parameters of one transform, which remembers them as it does when it is called."""
+    params = transform.get_params()
+    transform.params = params | transform.get_params_dependent_on_data(params, {"image": _ANY})
+    return DrawnTransform(transform, transform.params)
+
+
+def draw_shared(rng: np.random.Generator) -> tuple[DrawnTransform, ...]:
+    """Draw the augmentation that real and fake share: RGB shift, HSV shift, brightness and contrast, JPEG."""
+    return _draw(_PIPELINES.shared, rng)
+
+
+def draw_color_shift(height: int, width: int, rng: np.random.Generator) -> tuple[DrawnTransform, ...]:
+    """Draw what changes the colour and sharpness of one side of a self-blend.
+
+    RGB shift with probability 0.3, HSV shift, brightness and contrast, and then either a loss of resolution or
+    sharpening.
+
+    Args:
+        height: The height of the picture [px]. With a side below 8 px it is too small for this, and nothing is drawn.
+        width: Its width [px].
+        rng: Draws the parameters.
+
+    Returns:
+        The transforms in their order.
+    """
+    return _draw(_PIPELINES.color_shift, rng) if min(height, width) >= 8 else ()
 
 
 def augment_pair(
@@ -86,10 +288,10 @@ def augment_pair(
         rng: Draws the parameters.
 
     Returns:
-        Two new images of that shape.
+        Two images of that shape, which may be those that were given.
     """
-    out = _seed(_PIPELINES.shared, rng)(image=real, fake=fake)
-    return out["image"], out["fake"]
+    drawn = draw_shared(rng)
+    return apply_drawn(take_whole(real), drawn, get_whole(real)), apply_drawn(take_whole(fake), drawn, get_whole(fake))
 
 
 def augment_single(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -100,24 +302,20 @@ def augment_single(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArra
         rng: Draws the parameters.
 
     Returns:
-        A new image of that shape.
+        An image of that shape, which may be the one that was given.
     """
-    return _seed(_PIPELINES.shared, rng)(image=image)["image"]
+    return apply_drawn(take_whole(image), draw_shared(rng), get_whole(image))
 
 
 def color_shift_source(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Change the colour and sharpness of one side of a self-blend, so that its statistics differ from the other side's.
-
-    RGB shift with probability 0.3, HSV shift, brightness and contrast, and then either a loss of resolution or
-    sharpening.
+    """Change the colour and sharpness of an image as `draw_color_shift` says.
 
     Args:
-        image: uint8 (H, W, 3) RGB. With a side below 8 px it is too small for this and comes back unchanged.
+        image: uint8 (H, W, 3) RGB.
         rng: Draws the parameters.
 
     Returns:
-        A new image of that shape.
+        An image of that shape, which may be the one that was given.
     """
-    if min(image.shape[:2]) < 8:
-        return image.copy()
-    return _seed(_PIPELINES.color_shift, rng)(image=image)["image"]
+    height, width = image.shape[:2]
+    return apply_drawn(take_whole(image), draw_color_shift(height, width, rng), get_whole(image))

@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpstudent.modalities.faces.augment import augment_pair, augment_single
+from sharpstudent.modalities.faces.augment import apply_drawn, augment_single, draw_shared, find_input
 from sharpstudent.modalities.faces.crop import (
+    Crop,
     choose_box,
     compute_box_margins,
     compute_landmark_box,
@@ -22,7 +23,8 @@ from sharpstudent.modalities.faces.crop import (
     crop,
 )
 from sharpstudent.modalities.faces.landmarks import check_landmarks, flip_box, flip_landmarks
-from sharpstudent.modalities.faces.self_blend import self_blend
+from sharpstudent.modalities.faces.self_blend import draw_blend
+from sharpstudent.modalities.faces.windows import Part, Window, flatten_view
 
 FLIP_P = 0.5
 
@@ -77,14 +79,22 @@ def make_pair(
     if train and rng.random() < FLIP_P:
         image, points, box = image[:, ::-1], flip_landmarks(points, width), flip_box(box, width)
     loose = crop(image, compute_loose_box(points, *image.shape[:2]), landmarks=points, boxes=box[None])
-    real, fake, mask = self_blend(np.ascontiguousarray(loose.image), loose.landmarks, rng)
-    if train:
-        real, fake = augment_pair(real, fake, rng)
-    height, width = real.shape[:2]
-    final = compute_box_margins(loose.boxes[0], height, width, rng if train else None)
-    return FacePair(
-        real=_crop(real, final, image_size), fake=_crop(fake, final, image_size), mask=_crop(mask, final, image_size)
+    return _render_pair(loose, rng, image_size, train=train)
+
+
+def _render_pair(loose: Crop, rng: np.random.Generator, image_size: int, *, train: bool) -> FacePair:
+    """Draw everything, and compute what the final crop shows."""
+    height, width = loose.image.shape[:2]
+    blend = draw_blend(height, width, loose.landmarks, rng)
+    shared = draw_shared(rng) if train else ()
+    final = Window(*compute_box_margins(loose.boxes[0], height, width, rng if train else None).tolist())
+    whole = Window(0, 0, width, height)
+    needed = find_input(shared, final, whole)
+    real, fake = (
+        _resize(apply_drawn(Part(pixels, needed, whole), shared, final), image_size)
+        for pixels in blend.render(loose.image, needed)
     )
+    return FacePair(real=real, fake=fake, mask=_resize(final.cut(blend.mask), image_size))
 
 
 def make_single(
@@ -118,20 +128,13 @@ def make_single(
     if box is not None:
         left, top, right, bottom = compute_box_margins(box, height, width, rng if train else None)
         image = image[top:bottom, left:right]
-    image = np.ascontiguousarray(image)
-    if train:
-        image = augment_single(image, rng)
-    return _resize(image, image_size)
+    image = flatten_view(image)
+    return _resize(augment_single(image, rng) if train else image, image_size)
 
 
 def _check_image(image: NDArray[np.generic]) -> None:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
         raise ValueError(f"image: expected uint8 (H, W, 3) RGB, got {image.dtype} {image.shape}")
-
-
-def _crop(image: NDArray[Pixel], box_xyxy: NDArray[np.integer], size: int) -> NDArray[Pixel]:
-    left, top, right, bottom = (int(value) for value in box_xyxy)
-    return _resize(image[top:bottom, left:right], size)
 
 
 def _resize(image: NDArray[Pixel], size: int) -> NDArray[Pixel]:

@@ -11,11 +11,13 @@ the face.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpstudent.modalities.faces.augment import color_shift_source
+from sharpstudent.modalities.faces.augment import DrawnTransform, apply_drawn, draw_color_shift
 from sharpstudent.modalities.faces.landmarks import (
     BROWS,
     FOREHEAD,
@@ -32,6 +34,7 @@ from sharpstudent.modalities.faces.landmarks import (
     fill_hulls,
     raise_brows,
 )
+from sharpstudent.modalities.faces.windows import Part, Window, find_warp_input, get_whole, take_whole, warp_part
 
 HULL_KINDS = ("full", "extended", "components", "parts")
 
@@ -127,6 +130,85 @@ BLEND_RATIOS = (0.25, 0.5, 0.75, 1.0, 1.0, 1.0)
 FALLBACK_AXES = (0.5, 0.7)
 
 
+@dataclass(frozen=True)
+class DrawnBlend:
+    """A self-blend of which everything is drawn and nothing but the mask computed.
+
+    Attributes:
+        recolouring: What changes the colour and sharpness of one side.
+        recolours_source: Whether that side is the source; otherwise it is the target.
+        matrix: Moves and scales the source, float64 (2, 3) [px].
+        mask: The share of the source in each pixel, 0..1, float32 (H, W).
+        box: The smallest window with all pixels of the mask above 0.
+    """
+
+    recolouring: tuple[DrawnTransform, ...]
+    recolours_source: bool
+    matrix: NDArray[np.float64]
+    mask: NDArray[np.float32]
+    box: Window
+
+    def render(self, image: NDArray[np.uint8], window: Window) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Compute a part of the target, which is the real face, and of the fake.
+
+        Args:
+            image: The picture that is blended with itself, uint8 (H, W, 3) RGB, which may be a mirrored view.
+            window: The part that is wanted.
+
+        Returns:
+            Both, uint8 (h, w, 3). Where the mask is 0 they are equal.
+        """
+        target = apply_drawn(take_whole(image), () if self.recolours_source else self.recolouring, window)
+        blended = self.box.intersect(window)
+        fake = target.copy()
+        if not blended.is_empty:
+            inside = blended.move_into(window)
+            source = self._render_source(image, blended)
+            inside.cut(fake)[...] = blend(source, inside.cut(target), blended.cut(self.mask))
+        return target, fake
+
+    def _render_source(self, image: NDArray[np.uint8], window: Window) -> NDArray[np.uint8]:
+        """Compute a part of the moved source."""
+        needed = find_warp_input(self.matrix, window, get_whole(image))
+        recolouring = self.recolouring if self.recolours_source else ()
+        source = apply_drawn(take_whole(image), recolouring, needed)
+        return warp_part(Part(source, needed, get_whole(image)), self.matrix, window)
+
+
+def draw_blend(height: int, width: int, landmarks: NDArray[np.generic], rng: np.random.Generator) -> DrawnBlend:
+    """Draw a self-blend of a picture with these landmarks, whatever its pixels are.
+
+    Args:
+        height: The height of the picture [px].
+        width: Its width [px].
+        landmarks: (68 or 81, 2) [px].
+        rng: Draws everything that is random.
+
+    Returns:
+        The blend.
+
+    Raises:
+        ValueError: For another shape of landmarks.
+    """
+    points = check_landmarks(landmarks)
+    if rng.random() < DROP_FOREHEAD_P:
+        points = points[:68]
+    kind = HULL_KINDS[rng.integers(len(HULL_KINDS))]
+    recolours_source = bool(rng.random() < SHIFT_SOURCE_P)
+    recolouring = draw_color_shift(height, width, rng)
+    matrix = _draw_affine(rng, height, width)
+    # Moving the points moves the region as warping the drawn mask would, without resampling it.
+    mask = draw_hull(kind, (points * matrix.diagonal() + matrix[:, 2]).astype(np.float32), height, width)
+    if not mask.any():
+        mask = _draw_fallback(height, width)
+    soft = soften(deform_elastically(mask, rng), rng)
+    soft *= np.float32(rng.choice(BLEND_RATIOS))
+    left, top, box_width, box_height = cv2.boundingRect((soft > 0).view(np.uint8))
+    return DrawnBlend(
+        recolouring, recolours_source, matrix, soft, Window(left, top, left + box_width, top + box_height)
+    )
+
+
 def self_blend(
     image: NDArray[np.uint8], landmarks: NDArray[np.generic], rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32]]:
@@ -148,24 +230,8 @@ def self_blend(
         ValueError: For another shape of landmarks.
     """
     height, width = image.shape[:2]
-    points = check_landmarks(landmarks)
-    if rng.random() < DROP_FOREHEAD_P:
-        points = points[:68]
-    kind = HULL_KINDS[rng.integers(len(HULL_KINDS))]
-    source, target = image, image
-    if rng.random() < SHIFT_SOURCE_P:
-        source = color_shift_source(image, rng)
-    else:
-        target = color_shift_source(image, rng)
-    matrix = _draw_affine(rng, height, width)
-    source = cv2.warpAffine(source, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-    # Moving the points moves the region as warping the drawn mask would, without resampling it.
-    mask = draw_hull(kind, (points * matrix.diagonal() + matrix[:, 2]).astype(np.float32), height, width)
-    if not mask.any():
-        mask = _draw_fallback(height, width)
-    soft = soften(deform_elastically(mask, rng), rng)
-    soft *= np.float32(rng.choice(BLEND_RATIOS))
-    return target, blend(np.asarray(source, np.uint8), target, soft), soft
+    drawn = draw_blend(height, width, landmarks, rng)
+    return *drawn.render(image, get_whole(image)), drawn.mask
 
 
 def blend(source: NDArray[np.uint8], target: NDArray[np.uint8], mask: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -179,14 +245,7 @@ def blend(source: NDArray[np.uint8], target: NDArray[np.uint8], mask: NDArray[np
     Returns:
         uint8 (H, W, 3).
     """
-    fake = target.copy()
-    left, top, width, height = cv2.boundingRect((mask > 0).view(np.uint8))
-    if width == 0:
-        return fake
-    inside = np.s_[top : top + height, left : left + width]
-    share = mask[inside]
-    fake[inside] = cv2.blendLinear(source[inside], target[inside], share, 1 - share)
-    return fake
+    return np.asarray(cv2.blendLinear(source, target, mask, 1 - mask), np.uint8)
 
 
 def deform_elastically(mask: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
