@@ -52,7 +52,7 @@ STEPS: dict[str, tuple[tuple[str, str], ...]] = {
         (f"{FACES}.augment", "_lose_resolution"),
     ),
     "JPEG": (("albumentations", "ImageCompression.apply"),),
-    "moving the source": (("cv2", "warpAffine"), (f"{FACES}.self_blend", "warp_window")),
+    "moving the source": (("cv2", "warpAffine"), (f"{FACES}.self_blend", "warp_part")),
     "blending": ((f"{FACES}.self_blend", "blend"), ("cv2", "blendLinear")),
     "final crop and resizing": ((f"{FACES}.sample", "_resize"),),
 }
@@ -104,7 +104,8 @@ def compute_interval(ratios: Sequence[float]) -> tuple[float, float, float]:
     """The median of the rounds' ratios, and its 95 % interval by bootstrap."""
     rng = np.random.default_rng(0)
     medians = np.median(rng.choice(ratios, (DRAWS, len(ratios))), axis=1)
-    return statistics.median(ratios), *(float(np.quantile(medians, q)) for q in (0.025, 0.975))
+    low, high = np.quantile(medians, (0.025, 0.975))
+    return statistics.median(ratios), float(low), float(high)
 
 
 # --- Crops -----------------------------------------------------------------------------------------------------------
@@ -197,7 +198,7 @@ def make_pairs(faces: Sequence[tuple[Path, Any]], make: Callable[..., Any], seed
     for number in range(seed, seed + pairs):
         path, landmarks = faces[number % len(faces)]
         start = time.process_time()
-        image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+        image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR_RGB)
         middle = time.process_time()
         pair = make(image, landmarks, np.random.default_rng(number), size, train=True)
         end = time.process_time()

@@ -6,9 +6,9 @@ import pytest
 from drawn_faces import draw_face
 from sharpstudent.modalities.faces import sample
 from sharpstudent.modalities.faces.crop import compute_box_margins, compute_landmark_box, compute_loose_box, crop
+from sharpstudent.modalities.faces.picture_parts import Window
 from sharpstudent.modalities.faces.sample import make_pair, make_single
 from sharpstudent.modalities.faces.self_blend import DrawnBlend
-from sharpstudent.modalities.faces.windows import Window
 
 
 def draw_nothing(height, width, landmarks, rng):

@@ -25,9 +25,10 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import albumentations as A
 import cv2
 import numpy as np
+from albucore import sz_lut
 from numpy.typing import NDArray
 
-from sharpstudent.modalities.faces.windows import Part, Window, flatten_view, get_whole, take_whole
+from sharpstudent.modalities.faces.picture_parts import PicturePart, Window, flatten_view, get_whole, take_whole
 
 RGB_SHIFT = (-20, 20)  # of 255
 # In OpenCV's units (hue 0-180, saturation and value 0-255), as in the SBI reference: a shift of at most 0.3 units, not
@@ -100,43 +101,40 @@ class DrawnTransform:
     @property
     def is_table(self) -> bool:
         """Whether it maps each level of a channel to another, whatever the other channels and pixels are."""
-        return isinstance(self.transform, (A.RGBShift, A.RandomBrightnessContrast))
+        return type(self.transform) in (A.RGBShift, A.RandomBrightnessContrast)
 
     @property
     def is_pointwise(self) -> bool:
         """Whether it changes every pixel by itself."""
-        return self.is_table or isinstance(self.transform, A.HueSaturationValue)
+        return type(self.transform) in (A.RGBShift, A.RandomBrightnessContrast, A.HueSaturationValue)
 
-    def find_input(self, window: Window, whole: Window) -> Window:
-        """Find the part of its input on which a part of its output depends."""
-        if self.is_table:
-            return window
-        if isinstance(self.transform, A.HueSaturationValue):
-            return window.fill_vectors(whole)
-        if isinstance(self.transform, A.Sharpen):
+    def find_input(self, window: Window, whole: Window, known: Window | None = None) -> Window:
+        """Find the part of its input on which a part of its output depends, within what is known of the input."""
+        kind = type(self.transform)
+        if self.is_pointwise:
+            return window.fill_vectors(whole, known or whole) if kind is A.HueSaturationValue else window
+        if kind is A.Sharpen:
             return window.grow(1, whole)
-        if isinstance(self.transform, A.ImageCompression):
-            return window.grow(JPEG_REACH, whole, JPEG_SQUARE)
-        return whole
+        return window.grow(JPEG_REACH, whole, JPEG_SQUARE) if kind is A.ImageCompression else whole
 
     def find_output(self, window: Window, whole: Window) -> Window:
         """Find the part of its output that may change where a part of its input does."""
         if self.is_pointwise:
             return window
-        if isinstance(self.transform, A.ImageCompression):
+        if type(self.transform) is A.ImageCompression:
             return window.grow(0, whole, JPEG_SQUARE).grow(JPEG_REACH, whole)
         return self.find_input(window, whole)
 
     def apply(self, picture: Picture) -> Picture:
         """Apply it to a picture, uint8 (H, W, 3) RGB."""
-        if isinstance(self.transform, A.HueSaturationValue):
+        if type(self.transform) is A.HueSaturationValue:
             return _shift_hue(picture, self)
         return self.transform.apply(picture, **self.params)
 
 
 def find_input(drawn: Sequence[DrawnTransform], window: Window, whole: Window) -> Window:
     """Find the part of a picture on which a part of what transforms make of it depends."""
-    return _list_needed(drawn, window, whole)[0]
+    return _list_needed(drawn, window, whole, whole)[0]
 
 
 def find_output(drawn: Sequence[DrawnTransform], window: Window, whole: Window) -> Window:
@@ -146,28 +144,28 @@ def find_output(drawn: Sequence[DrawnTransform], window: Window, whole: Window) 
     return window
 
 
-def _list_needed(drawn: Sequence[DrawnTransform], window: Window, whole: Window) -> list[Window]:
+def _list_needed(drawn: Sequence[DrawnTransform], window: Window, whole: Window, known: Window) -> list[Window]:
     """List the parts that each transform needs, and the one that comes out of the last."""
     needed = [window]
     for one in reversed(drawn):
-        needed.insert(0, one.find_input(needed[0], whole))
+        needed.insert(0, one.find_input(needed[0], whole, known))
     return needed
 
 
-def apply_drawn(part: Part, drawn: Sequence[DrawnTransform], window: Window) -> Picture:
+def apply_drawn(part: PicturePart, drawn: Sequence[DrawnTransform], window: Window) -> Picture:
     """Apply transforms one after another, and compute only a part of the result.
 
     Args:
-        part: What is known of the picture, at least `find_input`.
+        part: What is known of the picture: `find_input` of a window around the wanted one.
         drawn: The transforms with their parameters.
         window: The part that is wanted.
 
     Returns:
         That part of what the transforms make of the whole picture, to the bit; a view where `drawn` is empty.
     """
-    if drawn and isinstance(drawn[-1].transform, A.Downscale) and all(one.is_pointwise for one in drawn[:-1]):
-        return window.cut(_lose_resolution(part.pixels, drawn))
-    needed = _list_needed(drawn, window, part.whole)
+    if drawn and type(drawn[-1].transform) is A.Downscale and all(one.is_pointwise for one in drawn[:-1]):
+        return _lose_resolution(part.pixels, drawn, window)
+    needed = _list_needed(drawn, window, part.whole, part.window)
     pixels = flatten_view(part.cut(needed[0]))
     for group, start in _group_tables(drawn):
         given, wanted = needed[start], needed[start + len(group)]
@@ -188,11 +186,19 @@ def _group_tables(drawn: Sequence[DrawnTransform]) -> list[tuple[list[DrawnTrans
 
 
 def _apply_tables(picture: Picture, drawn: Sequence[DrawnTransform]) -> Picture:
-    """Apply transforms of levels as one table: what they make of a picture of all levels."""
+    """Apply transforms of levels as one table a channel: what they make of a picture of all levels."""
     table = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
     for one in drawn:
         table = one.apply(table)
-    return np.asarray(cv2.LUT(picture, table), np.uint8)
+    if np.array_equal(table[..., 0], table[..., 1]) and np.array_equal(table[..., 0], table[..., 2]):
+        return _look_up(picture, table[0, :, 0])
+    channels = [_look_up(one, table[0, :, i]) for i, one in enumerate(cv2.split(picture))]
+    return np.asarray(cv2.merge(channels), np.uint8)
+
+
+def _look_up(levels: NDArray[Any], table: Picture) -> Picture:
+    """Map levels, uint8 of any shape, through a table (256,); many times as fast as cv2.LUT."""
+    return sz_lut(np.ascontiguousarray(levels), np.ascontiguousarray(table), inplace=False)
 
 
 def _shift_hue(picture: Picture, drawn: DrawnTransform) -> Picture:
@@ -203,26 +209,36 @@ def _shift_hue(picture: Picture, drawn: DrawnTransform) -> Picture:
     hue, *others = (drawn.params[key] for key in ("hue_shift", "sat_shift", "val_shift"))
     if any(abs(shift) >= 1 for shift in others) or not any((hue, *others)):
         return drawn.transform.apply(np.ascontiguousarray(picture), **drawn.params)
-    levels = np.arange(256)
-    table = np.repeat(levels.astype(np.uint8)[None, :, None], 3, axis=2)
-    if hue:
-        table[0, :, 0] = np.mod(levels + hue, 180).astype(np.uint8)
     hsv = cv2.cvtColor(picture, cv2.COLOR_RGB2HSV)
-    if (table[0, :180, 0] != levels[:180]).any():  # OpenCV's hues are below 180
-        cv2.LUT(hsv, table, dst=hsv)
+    table = np.mod(np.arange(256) + hue, 180).astype(np.uint8)
+    if not np.array_equal(table[:180], np.arange(180)):  # OpenCV's hues are below 180
+        cv2.insertChannel(_look_up(np.asarray(cv2.extractChannel(hsv, 0), np.uint8), table), hsv, 0)
     return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), np.uint8)
 
 
-def _lose_resolution(picture: Picture, drawn: Sequence[DrawnTransform]) -> Picture:
-    """Apply transforms of single pixels and then a downscaling: of the rows it keeps only those are computed."""
-    transform, scale = drawn[-1].transform, drawn[-1].params["scale"]
+def _lose_resolution(picture: Picture, drawn: Sequence[DrawnTransform], window: Window) -> Picture:
+    """Apply transforms of single pixels and then a downscaling, of which only the rows and columns it keeps matter.
+
+    The picture that is enlarged again is undefined where the window does not need it.
+    """
+    transform, scale, whole = drawn[-1].transform, drawn[-1].params["scale"], get_whole(picture)
     assert isinstance(transform, A.Downscale)
-    down, up = transform.interpolation_pair["downscale"], transform.interpolation_pair["upscale"]
-    assert down == cv2.INTER_NEAREST
-    rows = np.asarray(cv2.resize(flatten_view(picture), None, fx=1, fy=scale, interpolation=down), np.uint8)
-    rows = apply_drawn(take_whole(rows), drawn[:-1], get_whole(rows))
-    small = cv2.resize(rows, None, fx=scale, fy=1, interpolation=down)
-    return np.asarray(cv2.resize(small, picture.shape[1::-1], interpolation=up), np.uint8)
+    step, up = round(1 / scale), transform.interpolation_pair["upscale"]
+    assert (step * scale, transform.interpolation_pair["downscale"]) == (1, cv2.INTER_NEAREST)
+    small = np.empty((round(whole.bottom * scale), round(whole.right * scale), 3), np.uint8)
+    across, down = small.shape[1] / whole.right, small.shape[0] / whole.bottom
+    kept = Window(
+        int(window.left * across) - 2,
+        int(window.top * down) - 2,
+        int(window.right * across) + 2,
+        int(window.bottom * down) + 2,
+    ).intersect(get_whole(small))
+    rows = picture[::step]  # nearest: the first of `step`
+    columns = kept._replace(left=kept.left * step, right=(kept.right - 1) * step + 1)
+    pixels = np.ascontiguousarray(apply_drawn(take_whole(rows), drawn[:-1], columns))
+    pixel = np.dtype("V3")  # copied as one element
+    kept.cut(small).view(pixel)[...] = pixels.view(pixel)[:, ::step]
+    return window.cut(np.asarray(cv2.resize(small, picture.shape[1::-1], interpolation=up), np.uint8))
 
 
 # Parameters do not depend on pixels, so that what is drawn for this picture serves for any other.
@@ -235,16 +251,16 @@ def _draw(pipeline: A.Compose, rng: np.random.Generator) -> tuple[DrawnTransform
     pipeline.set_random_state(rng, python)
     python.random()  # whether the pipeline is applied, which it always is
     drawn: list[DrawnTransform] = []
+    one: Any
     for one in pipeline.transforms:
+        members: list[Any] = one.transforms if isinstance(one, A.OneOf) else [one]
+        for member in members:
+            member.params = {}
         if isinstance(one, A.OneOf):
-            for member in one.transforms:
-                member.params = {}
-            python.random()
-            drawn.append(_draw_params(one.transforms[rng.choice(len(one.transforms), p=one.transforms_ps)]))
-        else:
-            one.params = {}
-            if one.should_apply():
-                drawn.append(_draw_params(one))
+            python.random()  # whether any of them is applied, which one always is
+            drawn.append(_draw_params(members[rng.choice(len(members), p=one.transforms_ps)]))
+        elif one.should_apply():
+            drawn.append(_draw_params(one))
     return tuple(drawn)
 
 

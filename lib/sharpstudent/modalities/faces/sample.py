@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpstudent.modalities.faces.augment import apply_drawn, augment_single, draw_shared, find_input
+from sharpstudent.modalities.faces.augment import apply_drawn, augment_single, draw_shared, find_input, find_output
 from sharpstudent.modalities.faces.crop import (
     Crop,
     choose_box,
@@ -23,8 +23,8 @@ from sharpstudent.modalities.faces.crop import (
     crop,
 )
 from sharpstudent.modalities.faces.landmarks import check_landmarks, flip_box, flip_landmarks
+from sharpstudent.modalities.faces.picture_parts import PicturePart, Window, flatten_view
 from sharpstudent.modalities.faces.self_blend import draw_blend
-from sharpstudent.modalities.faces.windows import Part, Window, flatten_view
 
 FLIP_P = 0.5
 
@@ -90,11 +90,14 @@ def _render_pair(loose: Crop, rng: np.random.Generator, image_size: int, *, trai
     final = Window(*compute_box_margins(loose.boxes[0], height, width, rng if train else None).tolist())
     whole = Window(0, 0, width, height)
     needed = find_input(shared, final, whole)
-    real, fake = (
-        _resize(apply_drawn(Part(pixels, needed, whole), shared, final), image_size)
-        for pixels in blend.render(loose.image, needed)
-    )
-    return FacePair(real=real, fake=fake, mask=_resize(final.cut(blend.mask), image_size))
+    target, blended = (PicturePart(pixels, needed, whole) for pixels in blend.render(loose.image, needed))
+    real = apply_drawn(target, shared, final)
+    fake = real.copy()
+    changed = find_output(shared, blend.box, whole).intersect(final)
+    if not changed.is_empty:
+        changed.move_into(final).cut(fake)[...] = apply_drawn(blended, shared, changed)
+    real, fake, mask = (_resize(one, image_size) for one in (real, fake, final.cut(blend.mask)))
+    return FacePair(real, fake, mask)
 
 
 def make_single(

@@ -34,7 +34,14 @@ from sharpstudent.modalities.faces.landmarks import (
     fill_hulls,
     raise_brows,
 )
-from sharpstudent.modalities.faces.windows import Part, Window, find_warp_input, get_whole, take_whole, warp_part
+from sharpstudent.modalities.faces.picture_parts import (
+    PicturePart,
+    Window,
+    find_warp_input,
+    get_whole,
+    take_whole,
+    warp_part,
+)
 
 HULL_KINDS = ("full", "extended", "components", "parts")
 
@@ -172,7 +179,7 @@ class DrawnBlend:
         needed = find_warp_input(self.matrix, window, get_whole(image))
         recolouring = self.recolouring if self.recolours_source else ()
         source = apply_drawn(take_whole(image), recolouring, needed)
-        return warp_part(Part(source, needed, get_whole(image)), self.matrix, window)
+        return warp_part(PicturePart(source, needed, get_whole(image)), self.matrix, window)
 
 
 def draw_blend(height: int, width: int, landmarks: NDArray[np.generic], rng: np.random.Generator) -> DrawnBlend:
@@ -269,13 +276,16 @@ def deform_elastically(mask: NDArray[np.uint8], rng: np.random.Generator) -> NDA
     if right <= left or bottom <= top:
         return mask
     size = (right - left, bottom - top)
-    grid = (size[1] // ELASTIC_STEP + 2, size[0] // ELASTIC_STEP + 2, 2)
-    noise = 2 * rng.random(grid, dtype=np.float32) - 1
-    field = cv2.GaussianBlur(noise, (0, 0), ELASTIC_SIGMA / ELASTIC_STEP)
-    field = cv2.resize(field, size, interpolation=cv2.INTER_LINEAR) * np.float32(ELASTIC_ALPHA / ELASTIC_STEP)
-    shift_x, shift_y = cv2.split(field)
-    map_x = shift_x + np.arange(left, right, dtype=np.float32)
-    map_y = shift_y + np.arange(top, bottom, dtype=np.float32)[:, None]
+    noise = rng.random((size[1] // ELASTIC_STEP + 2, size[0] // ELASTIC_STEP + 2, 2), dtype=np.float32)
+    noise *= 2
+    noise -= 1
+    field = cv2.resize(
+        cv2.GaussianBlur(noise, (0, 0), ELASTIC_SIGMA / ELASTIC_STEP), size, interpolation=cv2.INTER_LINEAR
+    )
+    field *= np.float32(ELASTIC_ALPHA / ELASTIC_STEP)
+    map_x, map_y = cv2.split(field)
+    map_x += np.arange(left, right, dtype=np.float32)
+    map_y += np.arange(top, bottom, dtype=np.float32)[:, None]
     deformed = np.zeros_like(mask)
     deformed[top:bottom, left:right] = cv2.remap(mask, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return deformed

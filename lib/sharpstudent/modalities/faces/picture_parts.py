@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 # OpenCV computes columns by vectors of 16, 32 or 64, and those that are left at the end of a row one by one, which may
 # round otherwise. So a part is computed such that the pixels in vectors are the same as in the whole picture.
 VECTOR = 64  # px
+FLOAT_VECTORS = VECTOR // 2  # px, two vectors of coordinates, float32
 
 
 class Window(NamedTuple):
@@ -50,13 +51,13 @@ class Window(NamedTuple):
         )
         return grown.intersect(whole)
 
-    def fill_vectors(self, whole: Window) -> Window:
-        """Widen it so that its columns are in vectors where those of the whole picture are."""
+    def fill_vectors(self, whole: Window, known: Window) -> Window:
+        """Widen it within a known window so that its columns are in vectors where those of the whole picture are."""
         end = whole.right // VECTOR * VECTOR
         if self.right > end:
             return self._replace(left=self.left // VECTOR * VECTOR, right=whole.right)
         width = -(-(self.right - self.left) // VECTOR) * VECTOR
-        left = min(self.left, end - width)
+        left = min(self.left, min(end, known.right) - width)
         return self._replace(left=left, right=left + width)
 
     @property
@@ -71,7 +72,7 @@ def get_whole(picture: NDArray[Any]) -> Window:
 
 
 @dataclass(frozen=True)
-class Part:
+class PicturePart:
     """The pixels of a window of a picture.
 
     Attributes:
@@ -89,9 +90,9 @@ class Part:
         return window.move_into(self.window).cut(self.pixels)
 
 
-def take_whole(picture: NDArray[np.uint8]) -> Part:
+def take_whole(picture: NDArray[np.uint8]) -> PicturePart:
     """Take a whole picture as the part of itself."""
-    return Part(picture, get_whole(picture), get_whole(picture))
+    return PicturePart(picture, get_whole(picture), get_whole(picture))
 
 
 def flatten_view(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -127,7 +128,7 @@ def find_warp_input(matrix: NDArray[np.float64], window: Window, whole: Window) 
     return Window(left, top, right, bottom).intersect(whole)
 
 
-def warp_part(part: Part, matrix: NDArray[np.float64], window: Window) -> NDArray[np.uint8]:
+def warp_part(part: PicturePart, matrix: NDArray[np.float64], window: Window) -> NDArray[np.uint8]:
     """Compute a part of a picture's warp: bilinear, mirrored beyond the borders, to the bits of cv2.warpAffine.
 
     Args:
@@ -139,17 +140,20 @@ def warp_part(part: Part, matrix: NDArray[np.float64], window: Window) -> NDArra
         uint8 (h, w, 3).
     """
     if _can_remap(window, part.whole):
-        x, y = _locate(matrix, window._replace(right=window.right + VECTOR))
-        # Whole pixels less: nothing is rounded, because no coordinate gets larger than it was.
-        x, y = x - np.float32(part.window.left), y - np.float32(part.window.top)
-        maps = (np.broadcast_to(x, (len(y), len(x))).copy(), np.broadcast_to(y[:, None], (len(y), len(x))).copy())
-        warped = cv2.remap(part.pixels, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-        return np.asarray(warped[:, : window.right - window.left], np.uint8)
-    size = (min(window.right + VECTOR, part.whole.right), window.bottom)
-    flags = cv2.INTER_LINEAR
-    return np.asarray(
-        window.cut(cv2.warpAffine(part.pixels, matrix, size, flags=flags, borderMode=cv2.BORDER_REFLECT_101)), np.uint8
-    )
+        return _remap(part, matrix, window)
+    size = (min(window.right + FLOAT_VECTORS, part.whole.right), window.bottom)
+    warped = cv2.warpAffine(part.pixels, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    return window.cut(np.asarray(warped, np.uint8))
+
+
+def _remap(part: PicturePart, matrix: NDArray[np.float64], window: Window) -> NDArray[np.uint8]:
+    """Compute a part of a warp from coordinates; columns that are not in vectors are added and cut off again."""
+    x, y = _locate(matrix, window._replace(right=window.right + FLOAT_VECTORS))
+    # Whole pixels less: nothing is rounded, because no coordinate gets larger than it was.
+    x, y = x - np.float32(part.window.left), y - np.float32(part.window.top)
+    maps = (np.broadcast_to(x, (len(y), len(x))).copy(), np.broadcast_to(y[:, None], (len(y), len(x))).copy())
+    warped = cv2.remap(part.pixels, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    return np.asarray(warped[:, : window.right - window.left], np.uint8)
 
 
 def _locate(matrix: NDArray[np.float64], window: Window) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -163,20 +167,18 @@ def _locate(matrix: NDArray[np.float64], window: Window) -> tuple[NDArray[np.flo
 
 def _can_remap(window: Window, whole: Window) -> bool:
     """Say whether a part of a warp can be computed without what lies left of it and above it."""
-    return window.right <= whole.right - VECTOR and _is_located_right()
+    return window.right <= whole.right - FLOAT_VECTORS and _is_located_right()
 
 
 @cache
 def _is_located_right() -> bool:
     """Say whether this processor rounds coordinates of a warp as `_locate` does."""
     picture = np.random.default_rng(0).integers(0, 256, (300, 700, 3), dtype=np.uint8)
-    window = Window(0, 0, 700 - VECTOR, 300)
+    whole = get_whole(picture)
     for scale in (0.951, 1.0, 1.043):
         matrix = np.array([[scale, 0, 3.7], [0, scale, -2.3]])
-        x, y = _locate(matrix, window)
-        maps = (np.tile(x, (len(y), 1)), np.tile(y[:, None], (1, len(x))))
         warped = cv2.warpAffine(picture, matrix, (700, 300), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-        remapped = cv2.remap(picture, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-        if not np.array_equal(remapped[:, :-VECTOR], window.cut(warped)[:, :-VECTOR]):
+        remapped = _remap(take_whole(picture), matrix, whole)
+        if not np.array_equal(remapped[:, :-FLOAT_VECTORS], warped[:, :-FLOAT_VECTORS]):
             return False
     return True
