@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any
 
 from pydantic import BaseModel
 from sharpstudent.config.keys import FileKeys, Stage1Keys, Stage2Keys, TeacherKeys, build_file_model, narrow
-from sharpstudent.config.messages import describe_type, describe_usual, show
+from sharpstudent.config.messages import describe_type, describe_usual, list_options, show
 from sharpstudent.config.presets import DEFAULT_TASK, PRESETS
 from sharpstudent.config.run_config import ALLOWANCES, USUAL, TaskKind
 from sharpstudent.config.terms import SHARED_SETTINGS, NumberSetting, TermSpec, list_terms
@@ -47,6 +47,7 @@ def build_config_docs(task: type[TaskKind], name: str = DEFAULT_TASK) -> str:
         f"\n## Keys of the task {show(name)}\n",
         f"{place} {inspect.getdoc(section)}\n",
         build_table(section),
+        *build_lists(section),
         "\n## `stage1`: stage 1 only\n",
         "A key of this group wins over the flat key of the same name. Null means: take the flat key.\n",
         build_table(narrow(Stage1Keys, task)),
@@ -134,6 +135,55 @@ def build_table(model: type[BaseModel], defaults: Mapping[str, Any] | None = Non
         for name, found in properties.items()
     ]
     return "\n".join(("| Key | Type | Default | Meaning |", "|---|---|---|---|", *rows))
+
+
+def build_lists(section: type[BaseModel]) -> list[str]:
+    """A heading and a table for each key whose value may be a list of objects of several kinds."""
+    schema = section.model_json_schema()
+    parts: list[str] = []
+    for name, found in schema["properties"].items():
+        for option in list_options(schema, found):
+            members = list_options(schema, option["items"]) if "items" in option else []
+            if len(members) > 1 and all(_find_kind(member)[0] for member in members):
+                key, _ = _find_kind(members[0])
+                parts += [f"\n### `{name}`: a list, each item with a key `{key}`\n", _build_members(members)]
+    return parts
+
+
+def _find_kind(member: Mapping[str, Any]) -> tuple[str, str]:
+    """The key of an object whose one value names its kind, and that value; empty texts where no key does."""
+    return next(
+        ((name, str(one["const"])) for name, one in member.get("properties", {}).items() if "const" in one), ("", "")
+    )
+
+
+def _build_members(members: Sequence[dict[str, Any]]) -> str:
+    """A row for each kind; what a key of every kind means stands above the table, once."""
+    key, _ = _find_kind(members[0])
+    shared = {
+        name: found["description"]
+        for name, found in members[0]["properties"].items()
+        if name != key
+        and all(member["properties"].get(name, {}).get("description") == found["description"] for member in members)
+    }
+    told = [f"`{name}`, a key of each item: {meaning}.\n" for name, meaning in shared.items()]
+    rows: list[str] = []
+    for member in members:
+        keys = [
+            f"`{name}` ({show(found['default'])})"
+            + ("" if name in shared else f": {found['description']}{_bound(found)}")
+            for name, found in member["properties"].items()
+            if name != key
+        ]
+        _, kind = _find_kind(member)
+        rows.append(f"| `{kind}` | {_escape(member['properties'][key]['description'])} | {_escape('; '.join(keys))} |")
+    return "\n".join((*told, f"| `{key}` | What it does | Its keys |", "|---|---|---|", *rows))
+
+
+def _bound(found: dict[str, Any]) -> str:
+    """The range of a number, or of both ends of a range: ` (0 to 51)`."""
+    number = found["prefixItems"][0] if "prefixItems" in found else found
+    return f" ({number['minimum']:g} to {number['maximum']:g})" if {"minimum", "maximum"} <= number.keys() else ""
 
 
 def _explain(found: Mapping[str, Any]) -> str:

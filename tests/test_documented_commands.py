@@ -53,6 +53,7 @@ RUN_BY = {
     "prepare": "tests/end_to_end/test_prepare_faces.py",
     "mine": "tests/tasks/wakeword/test_wakeword_run.py",
     "swaps": "tests/end_to_end/test_make_swaps.py",
+    "leaks": "tests/tasks/deepfake/test_leak_probe.py",
 }
 OF_DOCUMENTS = ("COMMAND", "-c")  # a word that stands for others; code of several lines
 

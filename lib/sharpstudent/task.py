@@ -327,6 +327,23 @@ class Task(ABC):
         """
         return
 
+    def preview_augmentation(self, path: Path, seed: int) -> list[str]:
+        """Draw what training sees of some samples, for `--preview-augmentation`.
+
+        Args:
+            path: The PNG to write.
+            seed: The seed of the run.
+
+        Returns:
+            Lines for the user.
+
+        Raises:
+            UserError: For what the user can correct; for a task without such a picture.
+        """
+        raise UserError.about(
+            "--preview-augmentation", "is not known to this task", remedy="run --dry-run, which draws a batch"
+        )
+
     @property
     def default_metric(self) -> str:
         """The first metric, which chooses checkpoints."""

@@ -33,6 +33,7 @@ TRAINING: dict[str, str] = {
     "--allow shared-people": "--allow shared-people",
     "--allow unpretrained-student": "--allow unpretrained-student",
     "--allow weak-teacher": "--allow weak-teacher",
+    "--dry-run": "--dry-run",
     "--set alpha_end=1": "--set use_progressive_distillation=false --set alpha_end=1",
     "--set cache_folder=FOLDER": "--set cache_folder=FOLDER",
     "--set cache_gb=200": "--set cache_gb=200",

@@ -91,6 +91,7 @@ class CommandLine:
         overrides: The values of `--set`, for the commands that messages advise.
         replay: The file of a skipped step to repeat; None to train.
         list_layers: Whether to print the layers of the models and do nothing else.
+        preview: The picture of augmented samples to write and do nothing else; None to train.
     """
 
     config: RunConfig
@@ -103,6 +104,7 @@ class CommandLine:
     overrides: tuple[str, ...]
     replay: Path | None = None
     list_layers: bool = False
+    preview: Path | None = None
 
 
 def read_command_line(argv: Sequence[str], *, stage: Stage, find_task: FindTask) -> CommandLine:
@@ -179,6 +181,8 @@ def _build_parser(stage: Stage) -> Parser:
     add("--print-config", action="store_true", help="print the resolved config and the weights by epoch; open nothing")
     text = "print the layers of the models by name, with the shapes of their outputs; needs no data and no weights"
     add("--list-layers", action="store_true", help=text)
+    text = "draw what training sees of some samples, and what was done to them, as a picture; train nothing"
+    add("--preview-augmentation", dest="preview", metavar="PNG", type=read_path, help=text)
     add("--dry-run", action="store_true", help="take one batch through everything, then stop")
     text = "continue a run: its folder, its name, or a beginning that fits one; `auto`: the newest run of this CONFIG "
     text += "and NAME, or a new one where there is none (a folder named auto is ./auto)"
@@ -224,6 +228,7 @@ def _check_combination(read: Namespace, stage: Stage) -> None:
         "--print-config": "print_config",
         "--dry-run": "dry_run",
         "--list-layers": "list_layers",
+        "--preview-augmentation": "preview",
     }
     given = [option for option, name in names.items() if getattr(read, name) not in (None, False, [])]
     missing = [option for option in ("CONFIG", "-n/--name") if option not in given]
@@ -236,7 +241,8 @@ def _check_combination(read: Namespace, stage: Stage) -> None:
         what = f"needs {' and '.join(missing)}: they tell which run is meant, or what a new one is"
         remedy = f"{example} --resume auto; or --resume RUN for a run that you name yourself"
         raise UserError.about("--resume auto", what, remedy=remedy)
-    needs_name = not {"--print-config", "--list-layers", "--dry-run", "--resume"} & {*given} and read.replay is None
+    ends_early = {"--print-config", "--list-layers", "--preview-augmentation", "--dry-run"}
+    needs_name = not {*ends_early, "--resume"} & {*given} and read.replay is None
     if needs_name and read.name is None:
         raise UserError.about("-n/--name", "is missing: the run needs a name", remedy=example)
     if read.config_path is None and read.resume is None and read.replay is None:
@@ -412,6 +418,7 @@ class _Command:
             notes=tuple(notes),
             overrides=tuple(self.read.overrides),
             list_layers=self.read.list_layers,
+            preview=self.read.preview,
         )
 
 

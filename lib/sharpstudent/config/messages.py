@@ -90,6 +90,9 @@ def find_property(schema: dict[str, Any], path: KeyPath, keys: Any = None) -> di
 
 def _find_member(place: dict[str, Any], name: str | int) -> dict[str, Any] | None:
     """Find the schema of the property of this name, of any additional property, or of an item of a list."""
+    places = cast(list[Any], place.get("prefixItems", []))  # of a list of fixed length
+    if isinstance(name, int) and name < len(places):
+        return cast(dict[str, Any], places[name])
     any_other = place.get("items" if isinstance(name, int) else "additionalProperties")
     found = place.get("properties", {}).get(name, any_other)
     return cast(dict[str, Any], found) if isinstance(found, dict) else None
@@ -289,7 +292,9 @@ def _remedy(path: KeyPath, value: Any, found: dict[str, Any], in_schedule: bool)
     """Advise the smallest change that makes the value valid."""
     name = path[-1]
     words = describe_type(found)
-    choices = [choice for choice in found.get("enum", []) if isinstance(choice, str)]  # true and false may be others
+    options = cast(list[dict[str, Any]], [found, *found.get("anyOf", []), *found.get("oneOf", [])])
+    words_of_choice = [word for option in options for word in option.get("enum", [])]
+    choices = [word for word in words_of_choice if isinstance(word, str)]  # true and false may be others
     near = difflib.get_close_matches(value.lower(), choices, n=1, cutoff=0.7) if isinstance(value, str) else []
     if near:
         return f'did you mean "{name}": "{near[0]}"?'

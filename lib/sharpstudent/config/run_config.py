@@ -215,19 +215,20 @@ def build_union(key: str, members: Mapping[str, Any]) -> Any:
     return Annotated[Union[branches], choose]  # noqa: UP007, a type that is put together
 
 
-def either(scalar: Any, group: Any) -> Any:
-    """Make a type for a plain value, or for a JSON object in its place.
+def either(scalar: Any, group: Any, kinds: tuple[type, ...] = (dict, BaseModel, ConfigSchedule)) -> Any:
+    """Make a type for a plain value, or for a JSON object or list in its place.
 
     Args:
         scalar: The type of the plain value.
-        group: The type of the object.
+        group: The type of the object or list.
+        kinds: What of Python counts as such an object or list.
 
     Returns:
         The type, as an annotation for pydantic.
     """
 
     def find_branch(value: Any) -> str:
-        return f"{BRANCH}group" if isinstance(value, dict | BaseModel | ConfigSchedule) else BRANCH
+        return f"{BRANCH}group" if isinstance(value, kinds) else BRANCH
 
     return Annotated[
         Annotated[scalar, Tag(BRANCH)] | Annotated[group, Tag(f"{BRANCH}group")], Discriminator(find_branch)

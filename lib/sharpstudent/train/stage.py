@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sharpstudent.config.cli import CommandLine
+from sharpstudent.core.naming import printable_lines
 from sharpstudent.models.build import build_student, build_teachers, print_layers
 from sharpstudent.registry import build_task
 from sharpstudent.train.build import build_step, open_training_data
@@ -18,7 +19,7 @@ from sharpstudent.train.trainer import Trainer
 
 
 def run_stage(command: CommandLine, callbacks: Sequence[Callback] = ()) -> tuple[Path, FitResult] | None:
-    """Run a stage, resume it, replay one of its steps, or list the layers of its models.
+    """Run a stage, resume it, replay one of its steps, list the layers of its models, or draw augmented samples.
 
     Args:
         command: The command line, checked.
@@ -36,6 +37,10 @@ def run_stage(command: CommandLine, callbacks: Sequence[Callback] = ()) -> tuple
     task = build_task(config, command.task)
     if command.list_layers:
         print_layers(config, task)
+        return None
+    if command.preview is not None:
+        for line in task.preview_augmentation(command.preview, config.seed):
+            print(printable_lines(line))
         return None
     run = open_run(command)
     has_state = run.is_resumed or run.replay is not None  # which the student's weights come from

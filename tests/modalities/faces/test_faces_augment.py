@@ -3,7 +3,7 @@ import random
 import numpy as np
 import pytest
 from sharpstudent.modalities.faces import augment
-from sharpstudent.modalities.faces.augment import augment_pair, augment_single, color_shift_source
+from sharpstudent.modalities.faces.augment import augment_pair, color_shift_source
 
 
 @pytest.fixture(scope="module")
@@ -17,13 +17,11 @@ def test_equal_images_stay_equal_because_the_parameters_are_shared(image):
         np.testing.assert_array_equal(real, fake)
 
 
-def test_a_single_image_is_augmented_like_the_real_one_of_a_pair(image):
-    for seed in range(100):
-        real, _ = augment_pair(image, image[::-1].copy(), np.random.default_rng(seed))
-        np.testing.assert_array_equal(augment_single(image, np.random.default_rng(seed)), real)
+def augment_one(image, rng):
+    return augment_pair(image, image, rng)[0]
 
 
-@pytest.mark.parametrize("apply", [augment_single, color_shift_source])
+@pytest.mark.parametrize("apply", [augment_one, color_shift_source])
 def test_the_same_generator_state_gives_the_same_bytes_and_another_seed_others(apply, image):
     first = [apply(image, np.random.default_rng(seed)) for seed in range(20)]
     for seed in reversed(range(20)):  # another order: no state is carried from call to call

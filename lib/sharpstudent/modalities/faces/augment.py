@@ -276,6 +276,13 @@ def draw_shared(rng: np.random.Generator) -> tuple[DrawnTransform, ...]:
     return _draw(_PIPELINES.shared, rng)
 
 
+def name_drawn(drawn: Sequence[DrawnTransform]) -> tuple[str, ...]:
+    """Name transforms of the shared augmentation for people to read, by the operations that do the same in a list."""
+    names = {A.RGBShift: "rgb_shift", A.HueSaturationValue: "hue_saturation", A.ImageCompression: "jpeg"}
+    told = ((names.get(type(one.transform), "brightness_contrast"), one.params.get("quality", "")) for one in drawn)
+    return tuple(f"{name} {quality}".strip() for name, quality in told)
+
+
 def draw_color_shift(height: int, width: int, rng: np.random.Generator) -> tuple[DrawnTransform, ...]:
     """Draw what changes the colour and sharpness of one side of a self-blend.
 
@@ -308,19 +315,6 @@ def augment_pair(
     """
     drawn = draw_shared(rng)
     return apply_drawn(take_whole(real), drawn, get_whole(real)), apply_drawn(take_whole(fake), drawn, get_whole(fake))
-
-
-def augment_single(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Augment one image as `augment_pair` does; the same generator state draws the same parameters.
-
-    Args:
-        image: uint8 (H, W, 3) RGB.
-        rng: Draws the parameters.
-
-    Returns:
-        An image of that shape, which may be the one that was given.
-    """
-    return apply_drawn(take_whole(image), draw_shared(rng), get_whole(image))
 
 
 def color_shift_source(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:

@@ -77,7 +77,7 @@ def lose_resolution(picture: Picture, share: float) -> Picture:
         The picture at its first size, uint8 (H, W, 3).
     """
     height, width = picture.shape[:2]
-    return _enlarge(_shrink(picture, share), height, width)
+    return enlarge(shrink(picture, share), height, width)
 
 
 def blur(picture: Picture, share: float) -> Picture:
@@ -111,6 +111,23 @@ def add_noise(picture: Picture, sigma: float, rng: np.random.Generator) -> Pictu
     return _to_uint8(levels)
 
 
+def add_sensor_noise(picture: Picture, sigma: float, unit: NDArray[np.float32]) -> Picture:
+    """Add the noise of a sensor: a part that is always there, and one that grows with the light.
+
+    The variance at a level v is sigma^2 (1 + v / 128) / 2: at mid grey, read noise and shot noise have half of it each.
+
+    Args:
+        picture: uint8 (H, W, 3) RGB.
+        sigma: Standard deviation of the noise at mid grey [levels of 255].
+        unit: Normal noise of mean 0 and deviation 1, float32 (H, W, 3).
+
+    Returns:
+        The noisy picture, uint8 (H, W, 3).
+    """
+    deviations = (sigma * np.sqrt((1 + np.arange(256) / 128) / 2)).astype(np.float32)
+    return _to_uint8(deviations[picture] * unit + picture)
+
+
 def change_light(picture: Picture, change: float) -> Picture:
     """Multiply every level by 1 + change and clip it at 255, as a sensor does.
 
@@ -140,20 +157,22 @@ def share_online(picture: Picture, passes: float) -> Picture:
     """
     height, width = picture.shape[:2]
     for _ in range(round(passes)):
-        sent = compress_jpeg(_shrink(picture, SHARED_SIDE), SHARED_QUALITY)
-        shown = _enlarge(sent, height, width)
+        sent = compress_jpeg(shrink(picture, SHARED_SIDE), SHARED_QUALITY)
+        shown = enlarge(sent, height, width)
         soft = cv2.GaussianBlur(shown, (0, 0), SHARPEN_SIGMA)
         sharper = cv2.addWeighted(shown, 1 + SHARPEN_SHARE, soft, -SHARPEN_SHARE, 0)
         picture = compress_jpeg(np.asarray(sharper, np.uint8), SAVED_QUALITY)
     return picture
 
 
-def _shrink(picture: Picture, share: float) -> Picture:
+def shrink(picture: Picture, share: float) -> Picture:
+    """Scale a picture down by area means to a share of each side, 0..1; at least one pixel is left of each."""
     size = [max(1, round(share * side)) for side in (picture.shape[1], picture.shape[0])]
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _enlarge(picture: Picture, height: int, width: int) -> Picture:
+def enlarge(picture: Picture, height: int, width: int) -> Picture:
+    """Scale a picture bicubically to a height and a width [px]."""
     return np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 

@@ -139,11 +139,27 @@ def compute_box_margins(
     Returns:
         The box in whole pixels, clipped to the image, int64 (4,).
     """
-    left, top, right, bottom = (float(value) for value in box_xyxy)
     factors = np.full(4, EVALUATION_MARGIN) if rng is None else rng.uniform(*TRAIN_MARGIN_RANGE, size=4)
+    return expand_box(box_xyxy, MARGIN_SHARE * factors, height, width)
+
+
+def expand_box(
+    box_xyxy: NDArray[np.generic], shares: NDArray[np.floating], height: int, width: int
+) -> NDArray[np.int64]:
+    """Move the edges of a box out.
+
+    Args:
+        box_xyxy: The box (4,) [px].
+        shares: How far its left, top, right and bottom edges move, as shares of its sides (4,).
+        height: The height of the image [px].
+        width: The width of the image [px].
+
+    Returns:
+        The box in whole pixels, clipped to the image, int64 (4,).
+    """
+    left, top, right, bottom = (float(value) for value in box_xyxy)
     sides = np.array([right - left, bottom - top, right - left, bottom - top])
-    outward = (MARGIN_SHARE * sides * factors).tolist()
-    return _move_out((left, top, right, bottom), outward, height, width)
+    return _move_out((left, top, right, bottom), (shares * sides).tolist(), height, width)
 
 
 def crop(

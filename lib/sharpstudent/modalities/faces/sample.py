@@ -13,18 +13,21 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpstudent.modalities.faces.augment import apply_drawn, augment_single, draw_shared, find_input, find_output
+from sharpstudent.modalities.faces.augment import apply_drawn, draw_shared, find_input, find_output, name_drawn
 from sharpstudent.modalities.faces.crop import (
+    LOOSE_SIDE,
     Crop,
     choose_box,
     compute_box_margins,
     compute_landmark_box,
     compute_loose_box,
     crop,
+    expand_box,
 )
 from sharpstudent.modalities.faces.landmarks import check_landmarks, flip_box, flip_landmarks
-from sharpstudent.modalities.faces.picture_parts import PicturePart, Window, flatten_view
-from sharpstudent.modalities.faces.self_blend import draw_blend
+from sharpstudent.modalities.faces.operations import PairScene, Step, apply_steps
+from sharpstudent.modalities.faces.picture_parts import PicturePart, Window, flatten_view, get_whole, take_whole
+from sharpstudent.modalities.faces.self_blend import draw_blend, self_blend
 
 FLIP_P = 0.5
 
@@ -39,11 +42,13 @@ class FacePair:
         real: uint8 (S, S, 3) RGB.
         fake: uint8 (S, S, 3) RGB.
         mask: Share of the blended-in face in each pixel of the fake, 0..1, float32 (S, S).
+        applied: The operations of the augmentation that were applied, for people to read.
     """
 
     real: NDArray[np.uint8]
     fake: NDArray[np.uint8]
     mask: NDArray[np.float32]
+    applied: tuple[str, ...] = ()
 
 
 def make_pair(
@@ -54,6 +59,7 @@ def make_pair(
     *,
     train: bool,
     boxes: Sequence[NDArray[np.generic]] | NDArray[np.generic] | None = None,
+    steps: Sequence[Step] | None = None,
 ) -> FacePair:
     """Make a real and a self-blended face from one image. The blend is always random.
 
@@ -65,6 +71,7 @@ def make_pair(
         train: Whether to flip and augment the pair and to draw the crop's margins. Otherwise none of this is done, and
             the margins are 12.5 %.
         boxes: The detector's boxes in this image, (n, 4). Without one, the box of the landmarks is used.
+        steps: The operations of the augmentation; None for the published one (`sbi`).
 
     Returns:
         The pair.
@@ -76,13 +83,30 @@ def make_pair(
     points = check_landmarks(landmarks)
     box = compute_landmark_box(points) if boxes is None or len(boxes) == 0 else choose_box(boxes, points)
     width = image.shape[1]
-    if train and rng.random() < FLIP_P:
+    is_published = steps is None or not train
+    is_flipped = bool(train and is_published and rng.random() < FLIP_P)
+    if is_flipped:
         image, points, box = image[:, ::-1], flip_landmarks(points, width), flip_box(box, width)
     loose = crop(image, compute_loose_box(points, *image.shape[:2]), landmarks=points, boxes=box[None])
-    return _render_pair(loose, rng, image_size, train=train)
+    if is_published:
+        return _render_pair(loose, rng, image_size, train=train, applied=("flip",) if is_flipped else ())
+    return _change_pair(loose, rng, image_size, steps or ())
 
 
-def _render_pair(loose: Crop, rng: np.random.Generator, image_size: int, *, train: bool) -> FacePair:
+def _change_pair(loose: Crop, rng: np.random.Generator, image_size: int, steps: Sequence[Step]) -> FacePair:
+    """Blend the whole loose crop, and apply the operations of a list to real and fake."""
+    real, fake, mask = self_blend(flatten_view(loose.image), loose.landmarks, rng)
+    scene = PairScene([real, fake], mask, loose.boxes[0])
+    apply_steps(scene, steps, rng)
+    final = Window(*scene.find_final_box().tolist())
+    real, fake = (_resize(final.cut(picture), image_size) for picture in scene.pictures)
+    assert scene.mask is not None
+    return FacePair(real, fake, _resize(final.cut(scene.mask), image_size), tuple(scene.applied))
+
+
+def _render_pair(
+    loose: Crop, rng: np.random.Generator, image_size: int, *, train: bool, applied: tuple[str, ...]
+) -> FacePair:
     """Draw everything, and compute what the final crop shows."""
     height, width = loose.image.shape[:2]
     blend = draw_blend(height, width, loose.landmarks, rng)
@@ -97,7 +121,7 @@ def _render_pair(loose: Crop, rng: np.random.Generator, image_size: int, *, trai
     if not changed.is_empty:
         changed.move_into(final).cut(fake)[...] = apply_drawn(blended, shared, changed)
     real, fake, mask = (_resize(one, image_size) for one in (real, fake, final.cut(blend.mask)))
-    return FacePair(real, fake, mask)
+    return FacePair(real, fake, mask, applied + name_drawn(shared))
 
 
 def make_single(
@@ -107,6 +131,7 @@ def make_single(
     image_size: int,
     *,
     train: bool,
+    steps: Sequence[Step] | None = None,
 ) -> NDArray[np.uint8]:
     """Prepare one labelled face: the same flip, augmentation, crop and resize as in `make_pair`, without blending.
 
@@ -116,6 +141,7 @@ def make_single(
         rng: Draws everything that is random.
         image_size: The side S of the pictures that come out [px].
         train: Whether to flip and augment the face and to draw the crop's margins.
+        steps: The operations of the augmentation; None for the published one (`sbi`).
 
     Returns:
         The face, uint8 (S, S, 3) RGB.
@@ -123,16 +149,46 @@ def make_single(
     Raises:
         ValueError: For another shape of image.
     """
+    return prepare_single(image, box_xyxy, rng, image_size, train=train, steps=steps)[0]
+
+
+def prepare_single(
+    image: NDArray[np.uint8],
+    box_xyxy: NDArray[np.generic] | None,
+    rng: np.random.Generator,
+    image_size: int,
+    *,
+    train: bool,
+    steps: Sequence[Step] | None = None,
+) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+    """Prepare one labelled face as `make_single` does, and list the operations that were applied."""
     _check_image(image)
     height, width = image.shape[:2]
     box = None if box_xyxy is None else np.asarray(box_xyxy, np.float32)
+    if train and steps is not None:
+        scene = _cut_loosely(image, box)
+        apply_steps(scene, steps, rng)
+        final = Window(*scene.find_final_box().tolist())
+        return _resize(final.cut(scene.pictures[0]), image_size), tuple(scene.applied)
+    applied: tuple[str, ...] = ()
     if train and rng.random() < FLIP_P:
         image, box = image[:, ::-1], None if box is None else flip_box(box, width)
+        applied = ("flip",)
     if box is not None:
         left, top, right, bottom = compute_box_margins(box, height, width, rng if train else None)
         image = image[top:bottom, left:right]
     image = flatten_view(image)
-    return _resize(augment_single(image, rng) if train else image, image_size)
+    shared = draw_shared(rng) if train else ()
+    changed = apply_drawn(take_whole(image), shared, get_whole(image))
+    return _resize(changed, image_size), applied + name_drawn(shared)
+
+
+def _cut_loosely(image: NDArray[np.uint8], box: NDArray[np.float32] | None) -> PairScene:
+    """Cut a face with half of its box around it, so that operations need not change a whole frame."""
+    if box is None:
+        return PairScene([flatten_view(image)])
+    loose = Window(*expand_box(box, np.full(4, LOOSE_SIDE), *image.shape[:2]).tolist())
+    return PairScene([flatten_view(loose.cut(image))], box=box - np.array([loose.left, loose.top] * 2, np.float32))
 
 
 def _check_image(image: NDArray[np.generic]) -> None:

@@ -6,22 +6,51 @@ real 0 and fake 1; columns `id` and `clip`, and `mask` float32 (k, S, S) in 0..1
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from copy import copy
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sharpstudent.core.types import Sample
 from sharpstudent.data.dataset import Samples, UnreadableSample
-from sharpstudent.modalities.faces.sample import make_pair, make_single
+from sharpstudent.modalities.faces.operations import Step
+from sharpstudent.modalities.faces.sample import FacePair, make_pair, prepare_single
 from sharpstudent.tasks.deepfake.sources.face import Face
+
+
+@dataclass(frozen=True)
+class DrawnSample:
+    """The pictures of one sample, for people to look at.
+
+    Attributes:
+        pictures: uint8 (S, S, 3) RGB each.
+        labels: Real 0, fake 1, of each picture.
+        told: What was done to them.
+        mask: Of a real face and its fake, the blended-in share of each pixel, float32 (S, S); else None.
+    """
+
+    pictures: tuple[NDArray[np.uint8], ...]
+    labels: tuple[int, ...]
+    told: tuple[str, ...]
+    mask: NDArray[np.float32] | None = None
 
 
 class FaceSamples(Samples):
     """The base of all samples of faces: their names and people."""
 
-    def __init__(self, faces: Sequence[Face], *, image_size: int, train: bool, times: int = 1) -> None:
+    def __init__(
+        self,
+        faces: Sequence[Face],
+        *,
+        image_size: int,
+        train: bool,
+        times: int = 1,
+        steps: Sequence[Step] | None = None,
+    ) -> None:
         """Keep the faces; nothing is read yet.
 
         Args:
@@ -29,8 +58,10 @@ class FaceSamples(Samples):
             image_size: Side of the pictures [px].
             train: Whether pictures are augmented.
             times: How many samples each face gives.
+            steps: The operations of the augmentation; None for the published one (`sbi`).
         """
         self._faces, self._image_size, self._train, self._times = faces, image_size, train, times
+        self._steps = steps
 
     def __len__(self) -> int:
         return len(self._faces) * self._times
@@ -42,6 +73,17 @@ class FaceSamples(Samples):
     def group(self, index: int) -> str:
         """Return the person in a sample."""
         return self._faces[index % len(self._faces)].identity
+
+    def without_augmentation(self) -> Self:
+        """Return the same samples as validation would make them."""
+        plain = copy(self)
+        plain._train = False
+        return plain
+
+    @abstractmethod
+    def draw(self, index: int, rng: np.random.Generator) -> DrawnSample:
+        """Make the pictures of a sample as `make` does, and say what was done to them."""
+        ...
 
     def find_groups(self) -> frozenset[str]:
         """Return all people; those of a prepared set are read by column, not face by face."""
@@ -77,21 +119,40 @@ class BlendedPairs(FaceSamples):
             UnreadableSample: If the face cannot be read or blended.
         """
         time, place = divmod(index, len(self._faces))
-        face = self._faces[place]
-        loaded = face.read()
-        if loaded.landmarks is None:
-            raise UnreadableSample(face.name, "has no landmarks")
-        try:
-            pair = make_pair(
-                loaded.image, loaded.landmarks, rng, self._image_size, train=self._train, boxes=loaded.boxes
-            )
-        except ValueError as error:  # landmarks or picture of a form that no face has
-            raise UnreadableSample(face.name, str(error)) from None
+        face, pair = self._faces[place], self.make_faces(index, rng)
         number = "" if self._train else str(time)
         images, masks = np.stack([pair.real, pair.fake]), np.stack([np.zeros_like(pair.mask), pair.mask])
         ids = (f"{face.name}#real{number}", f"{face.name}#blend{number}")
         kept = slice(0 if self._train or time == 0 else 1, 2)
         return build_sample(face, images[kept], labels=(0, 1)[kept], ids=ids[kept], mask=masks[kept])
+
+    def draw(self, index: int, rng: np.random.Generator) -> DrawnSample:
+        """Draw the pair of a sample, in validation also where `make` leaves the real face out."""
+        pair = self.make_faces(index, rng)
+        return DrawnSample((pair.real, pair.fake), (0, 1), pair.applied, pair.mask)
+
+    def make_faces(self, index: int, rng: np.random.Generator) -> FacePair:
+        """Make the real face and the fake of one sample.
+
+        Args:
+            index: The sample's number.
+            rng: Draws the blend and the augmentation.
+
+        Returns:
+            The two faces.
+
+        Raises:
+            UnreadableSample: If the face cannot be read or blended.
+        """
+        face = self._faces[index % len(self._faces)]
+        loaded = face.read()
+        if loaded.landmarks is None:
+            raise UnreadableSample(face.name, "has no landmarks")
+        options = {"train": self._train, "boxes": loaded.boxes, "steps": self._steps}
+        try:
+            return make_pair(loaded.image, loaded.landmarks, rng, self._image_size, **options)
+        except ValueError as error:  # landmarks or picture of a form that no face has
+            raise UnreadableSample(face.name, str(error)) from None
 
 
 class LabelledFaces(FaceSamples):
@@ -114,10 +175,15 @@ class LabelledFaces(FaceSamples):
             UnreadableSample: If the face cannot be read.
         """
         face = self._faces[index]
+        return build_sample(face, self.draw(index, rng).pictures[0][None], labels=(face.label,), ids=(face.name,))
+
+    def draw(self, index: int, rng: np.random.Generator) -> DrawnSample:
+        """Draw the one picture of a sample."""
+        face = self._faces[index]
         loaded = face.read()
         box = None if loaded.boxes is None else loaded.boxes[0]
-        image = make_single(loaded.image, box, rng, self._image_size, train=self._train)
-        return build_sample(face, image[None], labels=(face.label,), ids=(face.name,))
+        image, applied = prepare_single(loaded.image, box, rng, self._image_size, train=self._train, steps=self._steps)
+        return DrawnSample((image,), (face.label,), applied)
 
 
 def build_sample(

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from sharpstudent.config.run_config import Count, PathText, TaskSection, usual
+from sharpstudent.tasks.deepfake.augmentation import Augmentation
 
 CACHE_GB = 100.0  # the default of `cache_gb`
 
@@ -56,6 +57,12 @@ class DeepfakeSection(TaskSection):
         "blend",
         description="with manifest: blend makes fakes from its real faces by self-blending; labels takes its real and "
         "fake faces as they are",
+    )
+    augmentation: Augmentation = Field(
+        "sbi",
+        exclude_if=lambda choice: choice == "sbi",
+        description="sbi: as published; video: degraded to the quality of videos, for photos that must serve them "
+        "(needs the extra `video`); or a list of operations, each drawn once for a real face and its fake",
     )
     compression: Literal["raw", "c23", "c40"] = Field("c23", description="compression of ffpp: raw, c23 or c40")
     image_size: Annotated[int, Field(ge=32, le=2048)] = Field(380, description="side of the network's input, pixels")

@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sharpstudent.core.errors import UserError
+from sharpstudent.core.errors import UserError, format_count_of
 from sharpstudent.core.storage import read_place
 from sharpstudent.core.types import Answer, Batch, ExportSpec, InputSource, ModelSpec, Outputs, Sample, Table
 from sharpstudent.data.dataset import Samples
@@ -22,6 +22,7 @@ from sharpstudent.tasks.deepfake.section import DeepfakeSection
 if TYPE_CHECKING:
     from torch import nn
 
+    from sharpstudent.modalities.faces.operations import Step
     from sharpstudent.tasks.deepfake.sources.face import Face, FaceSplits
 
 BLEND, FAKE = "self-blend", "fake"  # kinds of fake in the column `manipulation`; "" for a real face
@@ -52,7 +53,7 @@ class DeepfakeTask(ClassificationTask):
     renderer = "sharpstudent.tasks.deepfake.evaluation.renderer:FaceRenderer"
     heat_map_class = 1  # fake
     commands: ClassVar[Mapping[str, str]] = {
-        name: f"sharpstudent.tasks.deepfake.commands:{name}" for name in ("prepare", "swaps", "check")
+        name: f"sharpstudent.tasks.deepfake.commands:{name}" for name in ("prepare", "swaps", "check", "leaks")
     }
     scripts: ClassVar[Mapping[str, str]] = {
         "prepare_faces.py check": "check",
@@ -110,12 +111,30 @@ class DeepfakeTask(ClassificationTask):
             raise UserError.about("data", f"has no split {unknown[0]!r}", expected=" or ".join(SPLITS))
         import cv2
 
+        from sharpstudent.tasks.deepfake.augmentation import build_steps
+
+        # Before faces are looked for, which may take minutes: a package may be missing.
+        steps = build_steps(self.section.augmentation) if "train" in splits else None
         found = self._find_faces(self._read_root())
         if self._facts is None and not self.is_blended:
             self._kinds = found.kinds
         # Cutting face crops starts OpenCV's threads; a loader process forked beside them hangs in setNumThreads.
         cv2.setNumThreads(1)
-        return tuple(self._make_samples(found, split) for split in splits)
+        return tuple(self._make_samples(found, split, steps) for split in splits)
+
+    def preview_augmentation(self, path: Path, seed: int) -> list[str]:
+        """Draw real faces and fakes as validation and as three epochs of training see them, with what was done."""
+        from sharpstudent.tasks.deepfake.report.contact_sheet import draw_contact_sheet
+        from sharpstudent.tasks.deepfake.samples import FaceSamples
+
+        (augmented,) = self.open_data("train")
+        assert isinstance(augmented, FaceSamples)
+        name = self.section.augmentation
+        title = f"augmentation {name if isinstance(name, str) else 'of ' + ', '.join(one.op for one in name)}"
+        shown = draw_contact_sheet(path, augmented.without_augmentation(), augmented, seed=seed, title=title)
+        if not shown:
+            raise UserError.about("--preview-augmentation", "has no face that can be read", remedy="check data_root")
+        return [*augmented.notes, f"{path}: {format_count_of(shown, 'sample')}, {title}"]
 
     def build_student(self, spec: ModelSpec) -> nn.Module:
         """Build any timm model or EfficientNet-B4 with a head of two classes.
@@ -283,18 +302,19 @@ class DeepfakeTask(ClassificationTask):
             f"2 needs: run stage 1 longer, `stage1.epoch` {STAGE1_EPOCHS} or more"
         ]
 
-    def _make_samples(self, found: FaceSplits, split: str) -> Samples:
+    def _make_samples(self, found: FaceSplits, split: str, steps: Sequence[Step] | None) -> Samples:
         from sharpstudent.tasks.deepfake.samples import BlendedPairs, LabelledFaces
 
         section = self.section
         is_train, size = split == "train", section.image_size
         faces: Sequence[Face] = found.train if is_train else found.validation
+        steps = steps if is_train else None
         samples: Samples
         if not self.is_blended:
-            samples = LabelledFaces(faces, image_size=size, train=is_train)
+            samples = LabelledFaces(faces, image_size=size, train=is_train, steps=steps)
         else:
             times = 1 if is_train else section.validation_repeats
-            samples = BlendedPairs(faces, image_size=size, train=is_train, times=times)
+            samples = BlendedPairs(faces, image_size=size, train=is_train, times=times, steps=steps)
         samples.notes = tuple(f"data ({section.data_source}) {note}" for note in found.notes)
         samples.depends_on = found.depends_on
         samples.seed = section.split_seed
