@@ -120,8 +120,8 @@ def _render_pair(
     changed = find_output(shared, blend.box, whole).intersect(final)
     if not changed.is_empty:
         changed.move_into(final).cut(fake)[...] = apply_drawn(blended, shared, changed)
-    real, fake, mask = (_resize(one, image_size) for one in (real, fake, final.cut(blend.mask)))
-    return FacePair(real, fake, mask, applied + name_drawn(shared))
+    real, fake = (_resize(picture, image_size) for picture in (real, fake))
+    return FacePair(real, fake, _resize(final.cut(blend.mask), image_size), applied + name_drawn(shared))
 
 
 def make_single(
