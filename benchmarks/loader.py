@@ -36,17 +36,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--crops", type=int, default=48, help="different crops")
     parser.add_argument("--faces", type=Path, default=Path("../shared/data/faces"), help="folder of pictures")
+    parser.add_argument("--cpu-time", action="store_true", help="samples a second of processor time, 0 processes alone")
     options = parser.parse_args()
+    workers_tried = WORKERS[:1] if options.cpu_time else WORKERS
     with tempfile.TemporaryDirectory() as name:
         kind = write_sets(Path(name), options)
         print(f"{options.size} px, {kind}, {options.items} samples per measurement, {options.rounds} rounds")
         rates: dict[tuple[str, int], list[float]] = {}
         for _ in range(options.rounds):
-            for workers in WORKERS:
+            for workers in workers_tried:
                 for storage in ("loose", "shards"):
                     rate = measure(Path(name) / storage, options, workers)
                     rates.setdefault((storage, workers), []).append(rate)
-    for workers in WORKERS:
+    for workers in workers_tried:
         loose, shards = rates["loose", workers], rates["shards", workers]
         alone = [rate / rates["loose", 0][i] for i, rate in enumerate(loose)]
         print(
@@ -71,11 +73,11 @@ def measure(root: Path, options: argparse.Namespace, workers: int) -> float:
     steps = left_out + -(-options.items // BATCH)
     order = TrainSampler(len(source), BATCH, -(-steps * BATCH // len(source)), seed=0)
     batches = load_batches(source, order.batches(1), seed=0, num_workers=workers, collate=task.collate)
-    start = 0.0
+    start, clock = 0.0, time.process_time if options.cpu_time else time.perf_counter
     for step, _ in enumerate(itertools.islice(batches, steps)):
         if step == left_out - 1:
-            start = time.perf_counter()
-    seconds = time.perf_counter() - start
+            start = clock()
+    seconds = clock() - start
     batches.close()
     return (steps - left_out) * BATCH / seconds
 
