@@ -138,16 +138,32 @@ def build_table(model: type[BaseModel], defaults: Mapping[str, Any] | None = Non
 
 
 def build_lists(section: type[BaseModel]) -> list[str]:
-    """A heading and a table for each key whose value may be a list of objects of several kinds."""
+    """A heading and a table for each form of a key's value that has keys itself: a list of kinds, or a group.
+
+    Keys whose values have the same form share one table.
+    """
     schema = section.model_json_schema()
-    parts: list[str] = []
+    keys: dict[str, list[str]] = {}
     for name, found in schema["properties"].items():
         for option in list_options(schema, found):
             members = list_options(schema, option["items"]) if "items" in option else []
-            if len(members) > 1 and all(_find_kind(member)[0] for member in members):
-                key, _ = _find_kind(members[0])
-                parts += [f"\n### `{name}`: a list, each item with a key `{key}`\n", _build_members(members)]
-    return parts
+            kind, _ = _find_kind(members[0]) if len(members) > 1 else ("", "")
+            if kind:
+                table = f"a list, each item with a key `{kind}`\n\n{_build_members(members)}"
+            elif "properties" in option:
+                table = f"a group of keys\n\n{_build_group(option['properties'])}"
+            else:
+                continue
+            keys.setdefault(table, []).append(name)
+    return [f"\n### {', '.join(f'`{name}`' for name in names)}: {table}" for table, names in keys.items()]
+
+
+def _build_group(properties: Mapping[str, dict[str, Any]]) -> str:
+    rows = [
+        f"| `{name}` | {_show_default(found)} | {_escape(found['description'])}{_bound(found)} |"
+        for name, found in properties.items()
+    ]
+    return "\n".join(("| Key | Default | Meaning |", "|---|---|---|", *rows))
 
 
 def _find_kind(member: Mapping[str, Any]) -> tuple[str, str]:

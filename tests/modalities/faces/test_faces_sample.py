@@ -11,7 +11,7 @@ from sharpstudent.modalities.faces.sample import make_pair, make_single
 from sharpstudent.modalities.faces.self_blend import DrawnBlend
 
 
-def draw_nothing(height, width, landmarks, rng):
+def draw_nothing(height, width, landmarks, rng, form=None):
     return DrawnBlend((), False, np.eye(2, 3), np.zeros((height, width), np.float32), Window(0, 0, 0, 0))
 
 
@@ -90,7 +90,7 @@ def test_half_of_the_training_pairs_are_flipped_and_the_blend_gets_flipped_landm
             seen[-1] = (image, seen[-1])
             return super().render(image, window)
 
-    def remember(height, width, landmarks, rng):
+    def remember(height, width, landmarks, rng, form):
         seen.append(landmarks)
         return Remembering(**vars(draw_nothing(height, width, landmarks, rng)))
 

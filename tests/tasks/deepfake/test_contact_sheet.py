@@ -35,7 +35,7 @@ def test_a_sheet_of_pairs_is_drawn_and_nothing_is_trained(folder: Path, capsys: 
     rows, pair = contact_sheet.ROWS, 2 * contact_sheet.LEAST_SIDE
     assert sheet.width >= (1 + len(contact_sheet.EPOCHS)) * pair
     assert sheet.height >= rows * contact_sheet.LEAST_SIDE
-    assert "8 samples, augmentation video" in capsys.readouterr().out
+    assert "8 samples, augmentation: video" in capsys.readouterr().out
     assert {path.name for path in folder.iterdir()} == {"photos", "c.json", "a.png", "data"}
     again, other = (draw(folder, f"{name}.png", **keys, augmentation=name) for name in ("video", "sbi"))
     assert np.array_equal(sheet, again)

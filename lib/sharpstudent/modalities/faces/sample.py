@@ -5,8 +5,9 @@ Legend: S side of the pictures that come out [px].
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import cv2
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from sharpstudent.modalities.faces.augment import apply_drawn, draw_shared, find_input, find_output, name_drawn
 from sharpstudent.modalities.faces.crop import (
     LOOSE_SIDE,
+    MARGIN_SHARE,
+    TRAIN_MARGIN_RANGE,
     Crop,
     choose_box,
     compute_box_margins,
@@ -27,11 +30,17 @@ from sharpstudent.modalities.faces.crop import (
 from sharpstudent.modalities.faces.landmarks import check_landmarks, flip_box, flip_landmarks
 from sharpstudent.modalities.faces.operations import PairScene, Step, apply_steps
 from sharpstudent.modalities.faces.picture_parts import PicturePart, Window, flatten_view, get_whole, take_whole
-from sharpstudent.modalities.faces.self_blend import draw_blend, self_blend
+from sharpstudent.modalities.faces.self_blend import OWN_FORM, BlendForm, draw_blend, self_blend
 
 FLIP_P = 0.5
 
 Pixel = TypeVar("Pixel", np.uint8, np.float32)
+# Makes a real face and a fake of a loose crop, its landmarks and a generator: both pictures, uint8 (H, W, 3), and the
+# blended-in share of each pixel, float32 (H, W).
+BlendFunction = Callable[
+    [NDArray[np.uint8], NDArray[np.float32], np.random.Generator],
+    tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32]],
+]
 
 
 @dataclass(frozen=True)
@@ -60,18 +69,20 @@ def make_pair(
     train: bool,
     boxes: Sequence[NDArray[np.generic]] | NDArray[np.generic] | None = None,
     steps: Sequence[Step] | None = None,
+    blend: BlendForm | BlendFunction = OWN_FORM,
 ) -> FacePair:
-    """Make a real and a self-blended face from one image. The blend is always random.
+    """Make a real and a blended face from one image. The blend is always random.
 
     Args:
         image: A frame or a stored loose crop, uint8 (H, W, 3) RGB.
         landmarks: The landmarks of the face, (68 or 81, 2) [px].
         rng: Draws everything that is random.
         image_size: The side S of the pictures that come out [px].
-        train: Whether to flip and augment the pair and to draw the crop's margins. Otherwise none of this is done, and
-            the margins are 12.5 %.
+        train: Whether to flip and augment the pair and to draw the crop's margins, as published (`sbi`). Otherwise
+            none of this is done, and the margins are 12.5 %.
         boxes: The detector's boxes in this image, (n, 4). Without one, the box of the landmarks is used.
-        steps: The operations of the augmentation; None for the published one (`sbi`).
+        steps: The operations of an augmentation that is a list, in place of the published one; None for none.
+        blend: The form of the self-blend, or what makes another fake.
 
     Returns:
         The pair.
@@ -83,21 +94,33 @@ def make_pair(
     points = check_landmarks(landmarks)
     box = compute_landmark_box(points) if boxes is None or len(boxes) == 0 else choose_box(boxes, points)
     width = image.shape[1]
-    is_published = steps is None or not train
-    is_flipped = bool(train and is_published and rng.random() < FLIP_P)
+    is_flipped = bool(train and steps is None and rng.random() < FLIP_P)
     if is_flipped:
         image, points, box = image[:, ::-1], flip_landmarks(points, width), flip_box(box, width)
     loose = crop(image, compute_loose_box(points, *image.shape[:2]), landmarks=points, boxes=box[None])
-    if is_published:
-        return _render_pair(loose, rng, image_size, train=train, applied=("flip",) if is_flipped else ())
-    return _change_pair(loose, rng, image_size, steps or ())
+    flip = ("flip",) if is_flipped else ()
+    if steps is None and isinstance(blend, BlendForm):
+        return _render_pair(loose, rng, image_size, train=train, form=blend, applied=flip)
+    make = partial(self_blend, form=blend) if isinstance(blend, BlendForm) else blend
+    real, fake, mask = make(flatten_view(loose.image), loose.landmarks, rng)
+    scene = PairScene([real, fake], mask, loose.boxes[0], applied=[*flip])
+    if steps is not None:
+        apply_steps(scene, steps, rng)
+    elif train:
+        _augment_as_published(scene, rng)
+    return _cut_pair(scene, image_size)
 
 
-def _change_pair(loose: Crop, rng: np.random.Generator, image_size: int, steps: Sequence[Step]) -> FacePair:
-    """Blend the whole loose crop, and apply the operations of a list to real and fake."""
-    real, fake, mask = self_blend(flatten_view(loose.image), loose.landmarks, rng)
-    scene = PairScene([real, fake], mask, loose.boxes[0])
-    apply_steps(scene, steps, rng)
+def _augment_as_published(scene: PairScene, rng: np.random.Generator) -> None:
+    """Do to whole loose crops what `_render_pair` does to parts of them."""
+    shared = draw_shared(rng)
+    scene.change(lambda picture: apply_drawn(take_whole(picture), shared, get_whole(picture)))
+    scene.margins = MARGIN_SHARE * rng.uniform(*TRAIN_MARGIN_RANGE, size=4)
+    scene.applied += name_drawn(shared)
+
+
+def _cut_pair(scene: PairScene, image_size: int) -> FacePair:
+    """Cut the final crop of a real face and its fake."""
     final = Window(*scene.find_final_box().tolist())
     real, fake = (_resize(final.cut(picture), image_size) for picture in scene.pictures)
     assert scene.mask is not None
@@ -105,11 +128,17 @@ def _change_pair(loose: Crop, rng: np.random.Generator, image_size: int, steps: 
 
 
 def _render_pair(
-    loose: Crop, rng: np.random.Generator, image_size: int, *, train: bool, applied: tuple[str, ...]
+    loose: Crop,
+    rng: np.random.Generator,
+    image_size: int,
+    *,
+    train: bool,
+    form: BlendForm,
+    applied: tuple[str, ...],
 ) -> FacePair:
     """Draw everything, and compute what the final crop shows."""
     height, width = loose.image.shape[:2]
-    blend = draw_blend(height, width, loose.landmarks, rng)
+    blend = draw_blend(height, width, loose.landmarks, rng, form)
     shared = draw_shared(rng) if train else ()
     final = Window(*compute_box_margins(loose.boxes[0], height, width, rng if train else None).tolist())
     whole = Window(0, 0, width, height)
@@ -165,7 +194,7 @@ def prepare_single(
     _check_image(image)
     height, width = image.shape[:2]
     box = None if box_xyxy is None else np.asarray(box_xyxy, np.float32)
-    if train and steps is not None:
+    if steps is not None:
         scene = _cut_loosely(image, box)
         apply_steps(scene, steps, rng)
         final = Window(*scene.find_final_box().tolist())

@@ -171,8 +171,10 @@ OPERATIONS: Mapping[str, type[Operation]] = {
 Operations = tuple[build_union("op", OPERATIONS), ...]  # pyright: ignore[reportInvalidTypeForm]
 if TYPE_CHECKING:
     Augmentation = str | tuple[Operation, ...]
+    Degradation = Augmentation
 else:
     Augmentation = either(Preset, Operations, (list, tuple))
+    Degradation = either(Literal["video"], Operations, (list, tuple))  # what validation may have
 
 # For photos that must serve videos. The order is that of a camera and a platform: the scene, the lens, the sensor, the
 # processing, the size of a face in a frame, compression.
@@ -211,11 +213,12 @@ def list_operations(augmentation: str | Sequence[Operation]) -> tuple[Operation,
     return tuple(one for one in augmentation if isinstance(one, Operation))
 
 
-def build_steps(augmentation: str | Sequence[Operation]) -> "tuple[Step, ...] | None":
+def build_steps(augmentation: str | Sequence[Operation], key: str = "augmentation") -> "tuple[Step, ...] | None":
     """Build what `make_pair` and `make_single` take as `steps`.
 
     Args:
         augmentation: The value of the key.
+        key: The key, for messages.
 
     Returns:
         The operations in order; None for `sbi`.
@@ -232,5 +235,5 @@ def build_steps(augmentation: str | Sequence[Operation]) -> "tuple[Step, ...] | 
     obstacle = explain_no_h264() if any(one.op == "h264" and one.p > 0 for one in operations) else None
     if obstacle is not None:
         what, _, remedy = obstacle.partition(": ")
-        raise UserError.about("augmentation", f"has the operation h264: {what}", remedy=remedy)
+        raise UserError.about(key, f"has the operation h264: {what}", remedy=remedy)
     return tuple(Step(one.op, one.p, one.model_dump(exclude={"op", "p"})) for one in operations)

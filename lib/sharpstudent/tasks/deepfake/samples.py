@@ -77,7 +77,7 @@ class FaceSamples(Samples):
     def without_augmentation(self) -> Self:
         """Return the same samples as validation would make them."""
         plain = copy(self)
-        plain._train = False
+        plain._train, plain._steps = False, None
         return plain
 
     @abstractmethod

@@ -3,17 +3,63 @@
 It loads no torch: the command line is checked before anything heavy is imported.
 """
 
-from __future__ import annotations
-
+# Without `from __future__ import annotations`: pydantic would compile the text of every annotation at each start.
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
-from sharpstudent.config.run_config import Count, PathText, TaskSection, usual
-from sharpstudent.tasks.deepfake.augmentation import Augmentation
+from sharpstudent.config.run_config import Count, Frozen, PathText, Share, TaskSection, either, usual
+from sharpstudent.core.errors import Problem, ProblemList
+from sharpstudent.tasks.deepfake.augmentation import Augmentation, Degradation
 
 CACHE_GB = 100.0  # the default of `cache_gb`
+# What each kind of fake is called in tables and reports.
+FAKE_NAMES = {
+    "self_blend": "self-blend",
+    "sbi_published": "self-blend",
+    "blend_other": "blend of two people",
+    "swap": "face swap",
+    "labels": "fake",
+}
+
+
+class FakeShares(Frozen):
+    """Kinds of fake by their shares of the samples, which are divided by their sum."""
+
+    self_blend: Share = Field(0.0, description="self-blends in this project's own form")
+    sbi_published: Share = Field(
+        0.0,
+        description="self-blends with the published distributions: larger components, the factors of both axes apart",
+    )
+    blend_other: Share = Field(
+        0.0, description="the face of another person of the same split whose landmarks are near, blended in"
+    )
+    swap: Share = Field(0.0, description="classical swaps with such a person, as make_swaps.py makes them")
+    labels: Share = Field(0.0, description="fakes that the set has, each beside a real face; only with manifest")
+
+    @model_validator(mode="after")
+    def _check_sum(self) -> "FakeShares":
+        if any(self.list_shares().values()):
+            return self
+        words = {
+            "what": "has no share above 0",
+            "expected": f"shares of {', '.join(FakeShares.model_fields)}",
+            "remedy": 'write for instance {"self_blend": 0.8, "blend_other": 0.2}',
+        }
+        raise PydanticCustomError("own_words", "{what}", words)
+
+    def list_shares(self) -> dict[str, float]:
+        """Return the share of every kind above 0, the sum of which is 1."""
+        given = {name: getattr(self, name) for name in type(self).model_fields if getattr(self, name) > 0}
+        return {name: share / sum(given.values()) for name, share in given.items()}
+
+
+if TYPE_CHECKING:
+    Fakes = str | FakeShares
+else:
+    Fakes = either(Literal["blend", "labels"], FakeShares)
 
 
 class DeepfakeSection(TaskSection):
@@ -53,16 +99,27 @@ class DeepfakeSection(TaskSection):
         "crops is read one by one",
         json_schema_extra=usual("with less, hardly a shard has room, and most crops are read one by one", low=1.0),
     )
-    fakes: Literal["blend", "labels"] = Field(
+    fakes: Fakes = Field(
         "blend",
-        description="with manifest: blend makes fakes from its real faces by self-blending; labels takes its real and "
-        "fake faces as they are",
+        description="blend makes fakes from real faces by self-blending; labels, only with manifest, takes its real "
+        "and fake faces as they are; or the shares of several kinds in braces",
+    )
+    validation_fakes: Fakes | None = Field(
+        None,
+        exclude_if=lambda choice: choice is None,
+        description="the fakes that validation, and so the choice of an epoch, rests on; null: as `fakes`",
     )
     augmentation: Augmentation = Field(
         "sbi",
         exclude_if=lambda choice: choice == "sbi",
         description="sbi: as published; video: degraded to the quality of videos, for photos that must serve them "
         "(needs the extra `video`); or a list of operations, each drawn once for a real face and its fake",
+    )
+    validation_augmentation: Degradation | None = Field(
+        None,
+        exclude_if=lambda choice: choice is None,
+        description="a list of operations, or video: what happens to validation's pictures, the same in every epoch; "
+        "null: nothing",
     )
     compression: Literal["raw", "c23", "c40"] = Field("c23", description="compression of ffpp: raw, c23 or c40")
     image_size: Annotated[int, Field(ge=32, le=2048)] = Field(380, description="side of the network's input, pixels")
@@ -86,3 +143,21 @@ class DeepfakeSection(TaskSection):
     split_seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
         0, description="which people are held out; independent of `seed`"
     )
+
+
+def check_fakes(section: DeepfakeSection) -> None:
+    """Raise UserError where the source of the faces cannot give the fakes that are asked for."""
+    problems = ProblemList()
+    source = section.data_source
+    for key in ("fakes", "validation_fakes"):
+        fakes = getattr(section, key)
+        is_asked = isinstance(fakes, FakeShares) or (key == "validation_fakes" and fakes is not None)
+        if source == "labelled" and is_asked:
+            what = "asks for fakes that are made, and data_source = 'labelled' takes pictures as they are"
+            problems.add(Problem(key, what, remedy="leave it out, or prepare the set and set data_source to manifest"))
+        elif isinstance(fakes, FakeShares) and fakes.labels > 0 and source != "manifest":
+            what = f"has a share of labels, and data_source = {source!r} reads real faces alone"
+            problems.add(
+                Problem(key, what, remedy="prepare the set with prepare_faces.py and set data_source to manifest")
+            )
+    problems.raise_if_any()

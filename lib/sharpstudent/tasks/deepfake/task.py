@@ -17,7 +17,7 @@ from sharpstudent.data.dataset import Samples
 from sharpstudent.metrics.metric import Metric
 from sharpstudent.task import ClassificationTask
 from sharpstudent.tasks.deepfake.metrics import METRICS
-from sharpstudent.tasks.deepfake.section import DeepfakeSection
+from sharpstudent.tasks.deepfake.section import FAKE_NAMES, DeepfakeSection, FakeShares, check_fakes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,7 +33,7 @@ SOURCE_KEYS = {
     "ffpp": ("compression", "frames_per_clip"),
     "photos": ("image_size", "validation_share", "split_seed", "people"),
     "labelled": ("validation_share", "split_seed", "people"),
-    "manifest": ("fakes", "cache_folder", "cache_gb"),
+    "manifest": ("cache_folder", "cache_gb"),
 }
 
 
@@ -74,7 +74,7 @@ class DeepfakeTask(ClassificationTask):
             allow: The names given with `--allow`.
         """
         super().__init__(section, facts, allow=allow)
-        known = (BLEND,) if facts is None and self.is_blended else (facts or {}).get("fakes")
+        known = self._list_made() if facts is None else facts.get("fakes")
         self._kinds: Sequence[str] | None = known  # of fakes in the training data; None where they are not known
 
     @property
@@ -89,9 +89,25 @@ class DeepfakeTask(ClassificationTask):
 
     @property
     def is_blended(self) -> bool:
-        """Whether fakes are made from the real faces."""
-        source = (self.section.data_source, self.section.fakes)
-        return source[0] != "labelled" and source != ("manifest", "labels")
+        """Whether fakes are made from the real faces, some of them at least."""
+        return not self._is_labelled(self.section.fakes)
+
+    def _is_labelled(self, fakes: str | FakeShares) -> bool:
+        """Whether all pictures have labels of the set's own."""
+        source = self.section.data_source
+        return source == "labelled" or (source == "manifest" and fakes == "labels")
+
+    def _list_made(self) -> tuple[str, ...] | None:
+        """List the kinds of fake that training makes itself; None where the set has labels for all."""
+        fakes = self.section.fakes
+        if isinstance(fakes, FakeShares):
+            return tuple(sorted({FAKE_NAMES[kind] for kind in fakes.list_shares() if kind != "labels"}))
+        return (BLEND,) if self.is_blended else None
+
+    def _get_fakes(self, split: str) -> str | FakeShares:
+        """Return the fakes of a split."""
+        other = self.section.validation_fakes if split == "validation" else None
+        return self.section.fakes if other is None else other
 
     def facts(self) -> dict[str, Any]:
         """Return the facts that a checkpoint stores: classes, input size and form, and the kinds of fake learnt from.
@@ -114,13 +130,19 @@ class DeepfakeTask(ClassificationTask):
         from sharpstudent.tasks.deepfake.augmentation import build_steps
 
         # Before faces are looked for, which may take minutes: a package may be missing.
-        steps = build_steps(self.section.augmentation) if "train" in splits else None
+        section = self.section
+        steps: dict[str, Sequence[Step] | None] = {}
+        if "train" in splits:
+            steps["train"] = build_steps(section.augmentation)
+        if "validation" in splits and section.validation_augmentation is not None:
+            steps["validation"] = build_steps(section.validation_augmentation, "validation_augmentation")
+        check_fakes(section)
         found = self._find_faces(self._read_root())
-        if self._facts is None and not self.is_blended:
-            self._kinds = found.kinds
+        if self._facts is None and self._needs_labels("train"):
+            self._kinds = (*(self._list_made() or ()), *found.kinds)
         # Cutting face crops starts OpenCV's threads; a loader process forked beside them hangs in setNumThreads.
         cv2.setNumThreads(1)
-        return tuple(self._make_samples(found, split, steps) for split in splits)
+        return tuple(self._make_samples(found, split, steps.get(split)) for split in splits)
 
     def preview_augmentation(self, path: Path, seed: int) -> list[str]:
         """Draw real faces and fakes as validation and as three epochs of training see them, with what was done."""
@@ -130,7 +152,8 @@ class DeepfakeTask(ClassificationTask):
         (augmented,) = self.open_data("train")
         assert isinstance(augmented, FaceSamples)
         name = self.section.augmentation
-        title = f"augmentation {name if isinstance(name, str) else 'of ' + ', '.join(one.op for one in name)}"
+        listed = name if isinstance(name, str) else ", ".join(one.op for one in name) or "none"
+        title = f"augmentation: {listed}"
         shown = draw_contact_sheet(path, augmented.without_augmentation(), augmented, seed=seed, title=title)
         if not shown:
             raise UserError.about("--preview-augmentation", "has no face that can be read", remedy="check data_root")
@@ -170,8 +193,8 @@ class DeepfakeTask(ClassificationTask):
         return replace(batch, inputs={"image": pictures_to_tensor(batch.inputs["image"])})
 
     def name_fakes(self) -> str:
-        """Return what kind of fake this data has."""
-        return BLEND if self.is_blended else FAKE
+        """Return what kind of fake validation has, where its samples do not say it."""
+        return FAKE if self._is_labelled(self._get_fakes("validation")) else BLEND
 
     def rows(self, outputs: Outputs, batch: Batch) -> Table:
         """Return a model's outputs for a batch as columns of a table.
@@ -187,11 +210,8 @@ class DeepfakeTask(ClassificationTask):
 
         table = super().rows(outputs, batch)
         kind = self.name_fakes()
-        return {
-            **table,
-            "clip": np.array(batch.rows["clip"]),
-            "manipulation": np.array([kind if label == 1 else "" for label in table["label"].tolist()]),
-        }
+        kinds = batch.rows.get("manipulation") or [kind if label == 1 else "" for label in table["label"].tolist()]
+        return {**table, "clip": np.array(batch.rows["clip"]), "manipulation": np.array(kinds)}
 
     def example_batch(self, count: int) -> Batch:
         """Return a batch of `count` black pictures, for tracing a model."""
@@ -303,23 +323,37 @@ class DeepfakeTask(ClassificationTask):
         ]
 
     def _make_samples(self, found: FaceSplits, split: str, steps: Sequence[Step] | None) -> Samples:
+        from sharpstudent.tasks.deepfake.mixture import MixedPairs
         from sharpstudent.tasks.deepfake.samples import BlendedPairs, LabelledFaces
 
-        section = self.section
-        is_train, size = split == "train", section.image_size
+        section, fakes = self.section, self._get_fakes(split)
+        is_train = split == "train"
         faces: Sequence[Face] = found.train if is_train else found.validation
-        steps = steps if is_train else None
+        options: dict[str, Any] = {"image_size": section.image_size, "train": is_train, "steps": steps}
         samples: Samples
-        if not self.is_blended:
-            samples = LabelledFaces(faces, image_size=size, train=is_train, steps=steps)
+        if self._is_labelled(fakes):
+            samples = LabelledFaces(faces, **options)
         else:
-            times = 1 if is_train else section.validation_repeats
-            samples = BlendedPairs(faces, image_size=size, train=is_train, times=times, steps=steps)
+            real, others = _divide(faces) if self._reads_labels() else (faces, ())
+            options["times"] = 1 if is_train else section.validation_repeats
+            if isinstance(fakes, FakeShares):
+                samples = MixedPairs(real, shares=fakes.list_shares(), fakes=others, **options)
+            else:
+                samples = BlendedPairs(real, **options)
         samples.notes = tuple(f"data ({section.data_source}) {note}" for note in found.notes)
         samples.depends_on = found.depends_on
         samples.seed = section.split_seed
         samples.repeats = section.repeats if is_train else 1
         return samples
+
+    def _needs_labels(self, split: str) -> bool:
+        """Whether a split takes fakes that the set has."""
+        fakes = self._get_fakes(split)
+        return self._is_labelled(fakes) or (isinstance(fakes, FakeShares) and fakes.labels > 0)
+
+    def _reads_labels(self) -> bool:
+        """Whether the source is read with its fakes, because a split takes them."""
+        return any(map(self._needs_labels, SPLITS))
 
     def _read_root(self) -> Path | str:
         """Return the path of the data, or its address; raises UserError where the source reads none of a storage."""
@@ -338,4 +372,14 @@ class DeepfakeTask(ClassificationTask):
         section = self.section
         source = import_module(f"sharpstudent.tasks.deepfake.sources.{section.data_source}")
         options = {name: getattr(section, name) for name in SOURCE_KEYS[section.data_source]}
+        if section.data_source == "manifest":
+            options["fakes"] = "labels" if self._reads_labels() else "blend"
         return source.find_faces(root, allow_shared="shared-people" in self.allow, **options)
+
+
+def _divide(faces: Sequence[Face]) -> tuple[Sequence[Face], Sequence[Face]]:
+    """Divide the faces of a prepared set by their labels: real faces, fakes."""
+    from sharpstudent.tasks.deepfake.sources.manifest import ManifestFaces
+
+    assert isinstance(faces, ManifestFaces)
+    return faces.take_label(0), faces.take_label(1)

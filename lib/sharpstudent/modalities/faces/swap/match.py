@@ -65,7 +65,7 @@ def describe_look(image: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> F
     light = cv2.GaussianBlur(np.ascontiguousarray(lab[..., 0]), (0, 0), 1.0)
     edges = np.abs(cv2.Sobel(light, cv2.CV_32F, 0, 1)) / 8  # the kernel's weights add up to 8
     return FaceLook(
-        shape=_normalise(landmarks),
+        shape=normalise_points(landmarks),
         look=np.asarray(small[_FACE], np.float32),
         width=measure_face_width(landmarks),
         bridge=float(edges[BRIDGE].max(axis=0).mean()),
@@ -115,8 +115,8 @@ def _compute_rms(many: NDArray[np.float32], one: NDArray[np.float32]) -> NDArray
     return np.sqrt(np.square(many - one).sum(axis=2).mean(axis=1, dtype=np.float64))
 
 
-def _normalise(landmarks: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Centre points at 0, level the eyes, and scale to a mean square distance of 1 from 0."""
+def normalise_points(landmarks: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Centre landmarks (68 or 81, 2) at 0, level the eyes, and scale to a mean square distance of 1 from 0."""
     centred = (landmarks - landmarks.mean(axis=0)).astype(np.float64)
     centred /= max(float(np.sqrt(np.square(centred).sum(axis=1).mean())), 1e-6)
     across = landmarks[RIGHT_EYE].mean(axis=0) - landmarks[LEFT_EYE].mean(axis=0)

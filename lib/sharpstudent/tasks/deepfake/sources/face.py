@@ -61,6 +61,7 @@ class Face:
         identity: The person.
         label: Real 0, fake 1.
         load: Reads the picture. Raises UnreadableSample where it cannot.
+        load_points: Reads the landmarks alone, where that costs less.
     """
 
     name: str
@@ -68,11 +69,16 @@ class Face:
     identity: str
     label: int
     load: Callable[[], LoadedFace]
+    load_points: Callable[[], NDArray[np.generic] | None] | None = None
 
     def __post_init__(self) -> None:
         """Make the names printable: they go into logs, tables and reports."""
         for field in ("name", "clip_id", "identity"):
             object.__setattr__(self, field, printable(getattr(self, field)))
+
+    def read_points(self) -> NDArray[np.generic] | None:
+        """Read the landmarks (68 or 81, 2); None where there are none. Raises UnreadableSample as `read` does."""
+        return self.read().landmarks if self.load_points is None else self.load_points()
 
     def read(self) -> LoadedFace:
         """Load the face. Raises UnreadableSample with the name of the face, whichever of its files is the cause."""

@@ -117,22 +117,35 @@ class CropFile:
         Every array is read to its end, because only then its CRC32 is compared; NumPy itself stops where the shape in
         the header says, so that one changed digit of a width would give a sheared picture.
         """
-        name, arrays = str(self.file), dict[str, NDArray[Any]]()
+        image, landmarks, boxes = self._read(KINDS)
+        try:
+            _check_form(image, landmarks, boxes)
+            check_positions(str(self.file), landmarks, image)
+            check_positions(str(self.file), boxes.reshape(-1, 2), image)
+        except (ValueError, UnreadableSample) as error:
+            raise self._refuse(error) from None
+        return LoadedFace(image, landmarks, boxes)
+
+    def load_points(self) -> NDArray[np.generic]:
+        """Read the landmarks alone; `load` checks them against the picture. Raises UnreadableSample as it does."""
+        (landmarks,) = self._read(("landmarks",))
+        if landmarks.shape not in LANDMARK_FORMS:
+            raise self._refuse(ValueError(f"it has arrays of other shapes: {landmarks.shape}"))
+        return landmarks
+
+    def _read(self, kinds: Sequence[str]) -> list[NDArray[Any]]:
         try:
             with zipfile.ZipFile(io.BytesIO(read_plain(self.file, most_bytes=MOST_BYTES))) as archive:
                 if sum(record.file_size for record in archive.infolist()) > MOST_BYTES:
                     raise ValueError("it claims to be larger than any crop")
-                for kind in KINDS:
-                    arrays[kind] = parse_array(archive.read(f"{kind}.npy"), name)
-            image, landmarks, boxes = arrays.values()
-            _check_form(image, landmarks, boxes)
-            check_positions(name, landmarks, image)
-            check_positions(name, boxes.reshape(-1, 2), image)
+                return [parse_array(archive.read(f"{kind}.npy"), str(self.file)) for kind in kinds]
         except (*BAD_ARCHIVE, KeyError, UnreadableSample) as error:
-            reason = error.reason if isinstance(error, UnreadableSample) else explain(error)
-            text = f"its kept crop {self.file} cannot be read ({reason}); the next run makes it again"
-            raise UnreadableSample(str(self.photo), text) from None
-        return LoadedFace(image, landmarks, boxes)
+            raise self._refuse(error) from None
+
+    def _refuse(self, error: Exception) -> UnreadableSample:
+        reason = error.reason if isinstance(error, UnreadableSample) else explain(error)
+        text = f"its kept crop {self.file} cannot be read ({reason}); the next run makes it again"
+        return UnreadableSample(str(self.photo), text)
 
 
 def _check_form(image: NDArray[Any], landmarks: NDArray[Any], boxes: NDArray[Any]) -> None:

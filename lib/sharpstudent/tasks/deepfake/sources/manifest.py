@@ -138,6 +138,12 @@ class ManifestFaces(Sequence[Face]):
     def __len__(self) -> int:
         return len(self.rows)
 
+    def take_label(self, label: int) -> ManifestFaces:
+        """Return the faces with a label: real 0, fake 1."""
+        labels = np.asarray(self.manifest.column("label"), np.int8)
+        rows = np.asarray(self.rows, np.int32)
+        return ManifestFaces(self.manifest, rows[labels[rows] == label])
+
     def find_identities(self) -> frozenset[str]:
         """Return every person in these rows, by the column."""
         return frozenset(pc.call_function("unique", [self._take("identity")]).to_pylist())
@@ -168,6 +174,7 @@ class ManifestFaces(Sequence[Face]):
             identity=row.identity,
             label=row.label,
             load=StoredCrop(self.manifest, row).load,
+            load_points=StoredCrop(self.manifest, row).load_points,
         )
 
 
@@ -189,6 +196,10 @@ class StoredCrop:
         image = decode_picture(self.manifest.read_crop_of(row), self.manifest.name_of(row), f" (cut from {row.source})")
         corner = np.array(row.crop_xyxy[:2] * 2, np.float32)
         return LoadedFace(image, row.landmarks, ((row.box_xyxy - corner) * np.float32(row.scale))[None])
+
+    def load_points(self) -> NDArray[np.generic] | None:
+        """Read the landmarks in the crop's own pixels, without the crop."""
+        return self.row.landmarks
 
 
 @dataclass(frozen=True)

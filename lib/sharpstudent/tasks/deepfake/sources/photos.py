@@ -90,6 +90,7 @@ def find_faces(
                 identity=photo.person,
                 label=0,
                 load=found[photo.path].load,
+                load_points=found[photo.path].load_points,
             )
             faces[str(photo.split)].append(face)
     for split, members in faces.items():
