@@ -382,6 +382,24 @@ def test_operations_act_in_the_order_of_the_list(face: NDArray[np.uint8], monkey
     assert sizes == [round(140 * 32 / math.sqrt(60 * 70)), 140]
 
 
+@pytest.mark.parametrize("op", OPERATIONS)
+@pytest.mark.parametrize("end", ["minimum", "maximum"])
+def test_every_operation_takes_the_ends_of_its_ranges_and_tiny_pictures(op: str, end: str) -> None:
+    settings: dict[str, Any] = {}
+    for name, found in OPERATIONS[op].model_json_schema()["properties"].items():
+        if "prefixItems" in found:
+            settings[name] = (found["prefixItems"][0][end],) * 2
+        elif name not in ("op", "p"):
+            settings[name] = found.get(end, end == "maximum")
+    steps = build_steps([OPERATIONS[op](p=1, **settings)])
+    for shape in ((120, 120), (1, 1), (5, 3), (12, 40)):
+        image, landmarks = draw_face(1, 120)
+        image = np.ascontiguousarray(image[: shape[0], : shape[1]])
+        pair = make_pair(image, landmarks % min(shape), np.random.default_rng(0), 32, train=True, steps=steps)
+        assert pair.real.shape == pair.fake.shape == (32, 32, 3)
+        assert pair.mask.shape == (32, 32)
+
+
 def test_what_an_operation_draws_depends_neither_on_the_others_nor_on_the_size(face: NDArray[np.uint8]) -> None:
     jpeg = build_step("jpeg")
 

@@ -184,8 +184,10 @@ def _grey(scene: PairScene, rng: np.random.Generator) -> str:
     return ""
 
 
-def _blur(scene: PairScene, rng: np.random.Generator, sigma: Range) -> str:
+def _blur(scene: PairScene, rng: np.random.Generator, sigma: Range) -> str | None:
     share = rng.uniform(*sigma)
+    if share == 0:
+        return None
     of_picture = share * scene.side / math.sqrt(math.prod(scene.size))
     scene.change(lambda picture: blur(picture, of_picture))
     return f"{share * scene.side:.1f} px"
