@@ -303,6 +303,23 @@ def test_real_and_fake_are_cropped_alike_and_differ_only_inside_the_swap(image_s
     assert 0 <= top < bottom <= height
 
 
+def test_a_hard_edge_is_all_source_inside_the_region_and_a_feathered_one_falls_evenly() -> None:
+    (source, target) = find_pairs(1)[0]
+    draft = draft_swap(source, target)
+    left, top, right, bottom = draft.box_xyxy
+    inside = np.s_[top:bottom, left:right]
+    hard, soft = finish_swap(draft, "hard"), finish_swap(draft, "feather")
+    assert (hard.method, soft.method) == ("hard", "feather")
+    np.testing.assert_array_equal(hard.mask[inside], (draft.region > 0).astype(np.float32))
+    np.testing.assert_array_equal(soft.mask[inside], draft.share)
+    for swap in (hard, soft):
+        np.testing.assert_array_equal(swap.image[swap.mask == 0], target.image[swap.mask == 0])
+    face = hard.image[inside].astype(np.float64)  # where the region is hard, the face as it was matched
+    mixed = np.rint(draft.share[..., None] * face + (1 - draft.share[..., None]) * draft.own)
+    known = draft.region > 0
+    assert np.abs(soft.image[inside].astype(int) - mixed)[known].max() <= 1
+
+
 def load_photos(count: int) -> list[PointedFace]:
     """So many photographs of different people with their dense mesh."""
     from sharpstudent.modalities.faces.detect import FaceDetector

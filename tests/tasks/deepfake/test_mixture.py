@@ -281,6 +281,7 @@ def open_set(prepared: Path, **keys: Any) -> tuple[DeepfakeTask, Any, Any]:
 def test_a_mixture_of_a_prepared_set_pairs_its_real_faces_with_its_fakes_too(prepared: Path) -> None:
     task, train, validation = open_set(prepared, fakes=FakeShares(self_blend=0.3, blend_other=0.3, labels=0.4))
     assert (len(train), len(validation)) == (7, 4)
+    assert any("train: fakes: 30% self_blend, 30% blend_other, 40% labels; 7 faces as" in note for note in train.notes)
     kinds = {train.make(i % 7, np.random.default_rng(i)).rows["manipulation"][1] for i in range(40)}
     assert kinds == {"self-blend", "blend of two people", "fake"}
     assert {"blend of two people", "self-blend"} < {*task.facts()["fakes"]}

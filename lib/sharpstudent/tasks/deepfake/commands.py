@@ -12,7 +12,7 @@ from sharpstudent.core.errors import UserError, format_count_of
 from sharpstudent.registry import build_task, find_task
 from sharpstudent.tasks.deepfake.options import OPTIONS
 from sharpstudent.tasks.deepfake.prepare.command_line import FOUND, Inspection, parse_command_line
-from sharpstudent.tasks.deepfake.swaps.people import ALL, CHOICES, SwapRequest
+from sharpstudent.tasks.deepfake.swaps.people import ALL, BLENDINGS, CHOICES, SwapRequest
 
 PURPOSE = """Turn real photos of people into classical face swaps, for evaluation: warp, colours, Poisson blending.
 
@@ -122,6 +122,8 @@ def parse_swaps(argv: Sequence[str]) -> SwapRequest:
     text = "side of the pictures in pixels (%(default)s)"
     add_option(parser, OPTIONS, "--image-size", type=read_number(int, 32, 2048), help=text)
     add_option(parser, OPTIONS, "--picture", help="jpg has quality 95 (%(default)s)")
+    text = "how a face is blended in; hard leaves its edge as it is (%(default)s)"
+    add("--blending", choices=BLENDINGS, default=BLENDINGS[0], help=text)
     group = parser.add_argument_group("people without a split of their own, as data_source photos holds them out")
     share = read_number(float, 0, 1, above=True, below=True)
     add_option(group, OPTIONS, "--validation-share", type=share, help="share of the people (%(default)s)")

@@ -62,6 +62,9 @@ class Partners:
             )
         self._nearest = NearestFaces(points, people)
 
+    def __len__(self) -> int:
+        return len(self._faces)
+
     def choose(self, landmarks: NDArray[np.generic], person: str, rng: np.random.Generator) -> list[Face]:
         """Choose TRIED of the NEAREST faces of other people, in a random order."""
         nearest = self._nearest.find(landmarks, person, NEAREST)
@@ -103,6 +106,11 @@ class MixedPairs(BlendedPairs):
         super().__init__(faces, **options)
         self._kinds, self._shares, self._fakes = [*shares], [*shares.values()], fakes
         self._partners = Partners(faces) if {"blend_other", "swap"} & {*shares} else None
+
+    def describe(self) -> str:
+        """Say what the fakes are, by their shares, and how many faces serve as partners."""
+        told = ", ".join(f"{share:.0%} {kind}" for kind, share in zip(self._kinds, self._shares, strict=True))
+        return f"fakes: {told}" + (f"; {len(self._partners):,} faces as partners" if self._partners else "")
 
     def make(self, index: int, rng: np.random.Generator) -> Sample:
         """Make one pair, or a further fake of a face; its column `manipulation` names the kind."""

@@ -331,6 +331,7 @@ class DeepfakeTask(ClassificationTask):
         faces: Sequence[Face] = found.train if is_train else found.validation
         options: dict[str, Any] = {"image_size": section.image_size, "train": is_train, "steps": steps}
         samples: Samples
+        notes = [*found.notes]
         if self._is_labelled(fakes):
             samples = LabelledFaces(faces, **options)
         else:
@@ -338,9 +339,10 @@ class DeepfakeTask(ClassificationTask):
             options["times"] = 1 if is_train else section.validation_repeats
             if isinstance(fakes, FakeShares):
                 samples = MixedPairs(real, shares=fakes.list_shares(), fakes=others, **options)
+                notes.append(f"{split}: {samples.describe()}")
             else:
                 samples = BlendedPairs(real, **options)
-        samples.notes = tuple(f"data ({section.data_source}) {note}" for note in found.notes)
+        samples.notes = tuple(f"data ({section.data_source}) {note}" for note in notes)
         samples.depends_on = found.depends_on
         samples.seed = section.split_seed
         samples.repeats = section.repeats if is_train else 1

@@ -126,7 +126,7 @@ SEAM_BELOW = 0.6  # the rim, where the seam is measured: less than this of each 
 # A Poisson blend that changes the colour of the face's middle by more than this [CIELAB units] has hair or background
 # at its border and drags their colour in; feathering does not.
 LARGEST_DRIFT = 9.0
-POISSON, FEATHERED = "poisson", "feather"
+POISSON, FEATHERED, HARD = "poisson", "feather", "hard"
 
 
 class UnfitPair(Exception):
@@ -197,7 +197,7 @@ class Swap:
     Attributes:
         image: uint8 (H, W, 3) RGB.
         mask: The source's share of each pixel, float32 (H, W); where it is 0, the image is the target bit for bit.
-        method: `poisson` or `feather`.
+        method: `poisson`, `feather` or `hard`.
     """
 
     image: NDArray[np.uint8]
@@ -258,17 +258,27 @@ def draft_swap(source: PointedFace, target: PointedFace) -> SwapDraft:
     )
 
 
-def finish_swap(draft: SwapDraft) -> Swap:
-    """Match the sharpness and blend."""
+def finish_swap(draft: SwapDraft, blending: str = POISSON) -> Swap:
+    """Match the sharpness and blend.
+
+    Args:
+        draft: The swap.
+        blending: `poisson`, which is `feather` where it would drag colour in; `feather`, where the source's share
+            falls evenly to 0 along the rim; `hard`, where all of the region is the source's and nothing beyond it.
+
+    Returns:
+        The swap.
+    """
     face = match_sharpness(draft.face, draft.own, draft.skin)
     if draft.teeth is not None:
         face = _mix(draft.own, face, draft.teeth)
-    blended, method = _blend(face, draft)
+    blended, method = _blend(face, draft) if blending == POISSON else (face, blending)
+    share = (draft.region > 0).astype(np.float32) if blending == HARD else draft.share
     left, top, right, bottom = draft.box_xyxy
     image = draft.target.copy()
     mask = np.zeros(image.shape[:2], np.float32)
-    image[top:bottom, left:right] = _mix(blended, draft.own, draft.share)
-    mask[top:bottom, left:right] = draft.share
+    image[top:bottom, left:right] = _mix(blended, draft.own, share)
+    mask[top:bottom, left:right] = share
     return Swap(image, mask, method)
 
 

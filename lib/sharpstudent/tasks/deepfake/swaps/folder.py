@@ -104,7 +104,9 @@ def open_folder(dest: Path, settings: Mapping[str, Any]) -> None:
             )
     elif before != settings:
         changed = [
-            f"{key}: {before.get(key)} -> {settings[key]}" for key in settings if before.get(key) != settings[key]
+            f"{key}: {before.get(key)} -> {settings.get(key)}"
+            for key in dict.fromkeys((*before, *settings))
+            if before.get(key) != settings.get(key)
         ]
         raise UserError.about(
             str(dest),

@@ -16,6 +16,7 @@ from sharpstudent.tasks.deepfake.sources.photos import LAYOUT, SPLITS, Photo, re
 
 ALL = "all"
 CHOICES = (*SPLITS, ALL)
+BLENDINGS = ("poisson", "feather", "hard")  # those of modalities/faces/swap/swap.py
 LONGEST_NAME = 80  # characters
 # Readable on every file system; two underscores stand between target and source in a fake's name.
 _SAFE = re.compile(r"(?!.*__)[\w(][\w() ,.+-]*(?<![ .])", re.ASCII)
@@ -33,6 +34,7 @@ class SwapRequest:
         split: The split whose people are swapped; `all` for everybody.
         image_size: The side of the pictures [px].
         picture: The format of the pictures, `png` or `jpg`.
+        blending: How a face is blended in, one of BLENDINGS.
         validation_share: The share of people held out for validation where they come without a split, as for
             `data_source: photos`.
         split_seed: The seed that decides who is held out.
@@ -45,6 +47,7 @@ class SwapRequest:
     split: str = ALL
     image_size: int = 380
     picture: str = "png"
+    blending: str = BLENDINGS[0]
     validation_share: float = 0.2
     split_seed: int = 0
 

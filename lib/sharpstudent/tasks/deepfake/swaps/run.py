@@ -37,7 +37,7 @@ from sharpstudent.tasks.deepfake.swaps.folder import (
     write_left_out,
     write_table,
 )
-from sharpstudent.tasks.deepfake.swaps.people import SwapRequest, list_photos, name_safely
+from sharpstudent.tasks.deepfake.swaps.people import BLENDINGS, SwapRequest, list_photos, name_safely
 
 VERSION = "1"  # raise when the code would make other pictures of the same photos
 JPEG_QUALITY = 95
@@ -136,7 +136,7 @@ def _make_one(
     rows: list[SwapRow] = []
     crop = choice.crop(index)
     for source, draft in choice.choose(index, request.per_face):
-        swap = finish_swap(draft)
+        swap = finish_swap(draft, request.blending)
         row = names.build_row(target.photo, source.photo, swap.method)
         _write(request, row, resize_crop(swap.image, crop.final_xyxy, request.image_size))
         rows.append(row)
@@ -172,7 +172,7 @@ class _Names:
         Args:
             target: The photo that the picture is made of.
             source: The photo whose face is put in; None for the real picture.
-            method: The blend, `poisson` or `feather`; "" for the real picture.
+            method: The blend, `poisson`, `feather` or `hard`; "" for the real picture.
 
         Returns:
             The row.
@@ -218,7 +218,10 @@ def _describe(request: SwapRequest, photos: Sequence[Photo], digests: Mapping[Pa
     for photo in photos:
         line = (_name_file(request, photo.path), printable(photo.person), photo.split, digests.get(photo.path))
         people.update(repr(line).encode())
+    # A folder that was begun before there was a choice goes on.
+    chosen = {} if request.blending == BLENDINGS[0] else {"blending": request.blending}
     return {
+        **chosen,
         "version": VERSION,
         "opencv": cv2.__version__,
         "people_sha256": people.hexdigest(),
