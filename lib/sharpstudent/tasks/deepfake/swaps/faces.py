@@ -160,6 +160,10 @@ class PartnerChoice:
             raise UnreadableSample(str(target.photo.path), f"nobody's face fits: {best or 'nobody else is there'}")
         return good
 
+    def crop_source(self, source: FoundFace) -> PhotoFace:
+        """Return the crop of a face that `choose` gave."""
+        return self.crop(next(place for place, face in enumerate(self._faces) if face is source))
+
     def _list_nearest(self, index: int, count: int) -> list[tuple[float, int]]:
         """List the nearest face of each of the nearest people; nobody who has a copy of this very photo."""
         target = self._faces[index]

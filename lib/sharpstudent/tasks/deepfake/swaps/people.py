@@ -16,7 +16,8 @@ from sharpstudent.tasks.deepfake.sources.photos import LAYOUT, SPLITS, Photo, re
 
 ALL = "all"
 CHOICES = (*SPLITS, ALL)
-BLENDINGS = ("poisson", "feather", "hard")  # those of modalities/faces/swap/swap.py
+AFFINE = "affine"  # no swap: modalities/faces/blend_other.py
+BLENDINGS = ("poisson", "feather", "hard", AFFINE)  # the others are those of modalities/faces/swap/swap.py
 LONGEST_NAME = 80  # characters
 # Readable on every file system; two underscores stand between target and source in a fake's name.
 _SAFE = re.compile(r"(?!.*__)[\w(][\w() ,.+-]*(?<![ .])", re.ASCII)

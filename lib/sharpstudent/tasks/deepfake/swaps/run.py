@@ -21,8 +21,10 @@ from numpy.typing import NDArray
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.io import compute_sha256, lock_folder, make_folder, write_bytes_atomically
 from sharpstudent.core.naming import printable
+from sharpstudent.core.random import build_generator
 from sharpstudent.data.dataset import UnreadableSample
-from sharpstudent.modalities.faces.swap.swap import finish_swap, resize_crop
+from sharpstudent.modalities.faces.blend_other import blend_other
+from sharpstudent.modalities.faces.swap.swap import PointedFace, finish_swap, resize_crop
 from sharpstudent.tasks.deepfake.sources.face_crops import DETECTOR_FILE, MESH_FILE, check_model_files, locate
 from sharpstudent.tasks.deepfake.sources.photos import Photo
 from sharpstudent.tasks.deepfake.swaps.faces import FaceFinder, FoundFace, PartnerChoice
@@ -37,7 +39,7 @@ from sharpstudent.tasks.deepfake.swaps.folder import (
     write_left_out,
     write_table,
 )
-from sharpstudent.tasks.deepfake.swaps.people import BLENDINGS, SwapRequest, list_photos, name_safely
+from sharpstudent.tasks.deepfake.swaps.people import AFFINE, BLENDINGS, SwapRequest, list_photos, name_safely
 
 VERSION = "1"  # raise when the code would make other pictures of the same photos
 JPEG_QUALITY = 95
@@ -135,16 +137,28 @@ def _make_one(
     """
     rows: list[SwapRow] = []
     crop = choice.crop(index)
+    rng = build_generator(request.seed, 1, index)  # epoch 0 draws the partners
     for source, draft in choice.choose(index, request.per_face):
-        swap = finish_swap(draft, request.blending)
-        row = names.build_row(target.photo, source.photo, swap.method)
-        _write(request, row, resize_crop(swap.image, crop.final_xyxy, request.image_size))
+        if request.blending == AFFINE:
+            image, method = _blend_two(target, crop.face, choice.crop_source(source).face, rng), AFFINE
+        else:
+            swap = finish_swap(draft, request.blending)
+            image, method = swap.image, swap.method
+        row = names.build_row(target.photo, source.photo, method)
+        _write(request, row, resize_crop(image, crop.final_xyxy, request.image_size))
         rows.append(row)
     row = names.build_row(target.photo, None, "")
     _write(request, row, resize_crop(crop.face.image, crop.final_xyxy, request.image_size))
     rows.append(row)
     add_rows(request.dest, rows)
     return rows
+
+
+def _blend_two(target: FoundFace, face: PointedFace, other: PointedFace, rng: np.random.Generator) -> NDArray[np.uint8]:
+    try:
+        return blend_other(face.image, face.landmarks, other.image, other.landmarks, rng)[1]
+    except ValueError as error:
+        raise UnreadableSample(str(target.photo.path), str(error)) from None
 
 
 def _write(request: SwapRequest, row: SwapRow, picture: NDArray[np.uint8]) -> None:
@@ -172,7 +186,7 @@ class _Names:
         Args:
             target: The photo that the picture is made of.
             source: The photo whose face is put in; None for the real picture.
-            method: The blend, `poisson`, `feather` or `hard`; "" for the real picture.
+            method: The blend, `poisson`, `feather`, `hard` or `affine`; "" for the real picture.
 
         Returns:
             The row.
