@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+INVENTED = Path(__file__).resolve().parents[1] / "invented"
 SIGNALS = '''
 from typing import ClassVar
 
@@ -95,8 +96,17 @@ def write_signals(folder: Path, name: str = "signals.py") -> Path:
 
 @contextmanager
 def fresh_imports() -> Iterator[None]:
-    """Forgets on leaving which modules were imported and where modules are looked up."""
+    """Forgets on leaving which modules were imported and where modules are looked up.
+
+    The invented tasks, which other tests may have imported, are set aside for as long.
+    """
     path, modules = list(sys.path), set(sys.modules)
+    aside = {
+        name: module for name, module in sys.modules.items() if str(INVENTED) in (module.__dict__.get("__file__") or "")
+    }
+    for name in aside:
+        del sys.modules[name]
+    sys.path[:] = [place for place in path if Path(place) != INVENTED]
     try:
         yield
     finally:
@@ -104,3 +114,4 @@ def fresh_imports() -> Iterator[None]:
         for name in set(sys.modules) - modules:
             if not name.startswith(("sharpstudent", "importlib")):
                 del sys.modules[name]
+        sys.modules.update(aside)

@@ -139,16 +139,16 @@ def test_the_folder_comes_last_where_modules_are_looked_up_and_stays_for_loader_
 
 
 def test_a_file_that_names_a_class_imports_nothing(tmp_path: Path) -> None:
-    (tmp_path / "trap.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')\n{SIGNALS}")
+    (tmp_path / "snare.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')\n{SIGNALS}")
     sys.path.append(str(tmp_path))
-    for name in ("trap:Signals", "trap:", "os:system", ":", "a b:c;d"):
+    for name in ("snare:Signals", "snare:", "os:system", ":", "a b:c;d"):
         text = refusal(name, trusted=False, where="model.pth: task")
         assert text.startswith("model.pth: task: names the class")
         assert "a file does not decide what is imported" in text
         assert "--task" in text
-    assert "trap" not in sys.modules
+    assert "snare" not in sys.modules
     assert not (tmp_path / "sprung").exists()
-    assert "do that" in refusal("trap:Signals", trusted=False, remedy="do that")
+    assert "do that" in refusal("snare:Signals", trusted=False, remedy="do that")
 
 
 @pytest.mark.parametrize(
