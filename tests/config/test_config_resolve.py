@@ -242,6 +242,7 @@ def other_value(name: str, field: FieldInfo) -> object:
     special["people"] = "files"  # null to the core: its words are the task's
     special["lr_factors"] = {"head.*": 10.0}
     special["threads"] = 2
+    special["tune"] = {"kind": "lora", "rank": 4}
     special["augmentation"] = special["validation_augmentation"] = "video"
     special["fakes"] = special["validation_fakes"] = "labels"
     special["selection_metric"] = "eer"  # text to the core: the task tells which there are

@@ -863,7 +863,7 @@ READERS: dict[str, Reader] = {
         read_evaluated,
         (
             "core/archive.py:_verify_safetensors", "core/archive.py:_refuse_cut_off",
-            "models/weight_files.py:read_safetensors", "evaluation/model_files.py:_read_metadata",
+            "models/weight_files.py:read_safetensors", "models/weight_files.py:read_metadata",
             "checkpoint/store.py:export_model",
         ),
         is_verified=True,

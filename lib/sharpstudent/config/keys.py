@@ -32,6 +32,7 @@ from sharpstudent.config.run_config import (
     Temperature,
     Text,
     TrainingKeys,
+    Tune,
     either,
     usual,
 )
@@ -139,6 +140,12 @@ class FlatKeys(PresetKeys, ComputeSection, OptimizerKeys, TrainingKeys, RunKeys,
         description="dropout before the student's head",
         json_schema_extra=usual("nearly nothing of the features then reaches the head", high=0.8),
     )
+    tune: Tune = Field(
+        default="all",
+        description="what of the model learns: `all`; `norms`, normalisation layers and the head; `lora`, low-rank "
+        'adapters of linear layers and the head, with options {"kind": "lora", "rank": 8, "alpha": 16}; `head`. The '
+        "rest stays as it is, in evaluation mode",
+    )
     pretrained_student_weights: PathText | None = Field(
         default=None, description="stage 2 starts from this stage-1 checkpoint; a glob takes the newest run that fits"
     )
@@ -183,7 +190,7 @@ class FlatKeys(PresetKeys, ComputeSection, OptimizerKeys, TrainingKeys, RunKeys,
 
 _BOTH_STAGES = (
     *("epoch", "batch_size", "batch_per_rank", "lr", "optimizer", "rho", *OptimizerKeys.model_fields),
-    *("ema_decay", "selection_metric", "patience", "micro_batch_size", "terms"),
+    *("ema_decay", "selection_metric", "patience", "micro_batch_size", "terms", "tune"),
 )
 _OWN_RULES = {
     "stage1": {

@@ -196,9 +196,9 @@ def find_bare_alpha(keys: Mapping[str, Any]) -> list[Problem]:
     """Return a problem for each key that is called just `alpha`.
 
     Training recipes use this name for the weight of the hard labels or for that of the teacher, so its meaning is never
-    guessed. The keys of a task and options of models are not searched.
+    guessed. The keys of a task, options of models and those of `tune` are not searched.
     """
-    found = [path for path in _walk(keys) if str(path[-1]).lower() == "alpha"]
+    found = [path for path in _walk(keys) if str(path[-1]).lower() == "alpha" and path[-2:-1] != ("tune",)]
     return [_refuse_alpha(path, keys) for path in found if path[0] not in _NOT_OF_THE_LOSS or len(path) == 1]
 
 

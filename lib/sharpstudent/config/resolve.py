@@ -202,6 +202,7 @@ def resolve(
             dropout=own.student_dropout,
             weights=own.pretrained_student_weights if stage == 2 else None,
             use_ema=own.student_use_ema,
+            tune=own.tune,
         ),
         teachers=resolve_teachers(own, stage),
         training=TrainingSection(

@@ -243,6 +243,26 @@ else:  # a named type, so that its schema is built once and not in every place
     )
 
 
+class LowRankKeys(Frozen):
+    """`tune` as an object: low-rank adapters (LoRA) of the linear layers of the body."""
+
+    kind: Literal["lora"] = Field(description="lora")
+    rank: Annotated[int, Field(ge=1, le=4096)] = Field(
+        default=8,
+        description="rank of each adapter; 4 to 32 is usual",
+        json_schema_extra=usual("the adapters are then nearly as large as the layers", high=128),
+    )
+    alpha: Annotated[float, Field(gt=0.0, le=1e4)] = Field(
+        default=16.0, description="an adapter counts alpha / rank: with alpha in proportion, a rank needs no other lr"
+    )
+
+
+if TYPE_CHECKING:
+    Tune = Literal["all", "norms", "lora", "head"] | LowRankKeys
+else:
+    Tune = either(Literal["all", "norms", "lora", "head"], LowRankKeys)
+
+
 class StudentSection(Frozen):
     """The model that learns.
 
@@ -253,6 +273,7 @@ class StudentSection(Frozen):
         weights: The stage-1 checkpoint that stage 2 starts from.
         use_ema: Whether the averaged weights of a file are taken where it has plain ones, too.
         options: Further options of the model.
+        tune: What of it learns.
     """
 
     name: str
@@ -261,6 +282,7 @@ class StudentSection(Frozen):
     weights: str | None = None
     use_ema: bool = Field(default=False, exclude_if=operator.not_)
     options: Options = {}
+    tune: Tune = Field(default="all", exclude_if=lambda tune: tune == "all")
 
 
 class TeacherSettings(Frozen):

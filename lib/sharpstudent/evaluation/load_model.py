@@ -34,6 +34,8 @@ from sharpstudent.models.weight_files import read_timm_config
 MOST_SIDE = 2048  # [px]; larger pictures would take gigabytes for each
 MOST_LETTERS = 100  # of a name in a file, and of any value of one in a message
 Colours = tuple[float, float, float]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Divisor = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,17 @@ class ModelFile:
     use_ema: bool = False
 
 
+class PictureOptions(BaseModel):
+    """The options that a classifier of pictures was trained with, as its file states them; any other one is refused."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
+
+    input_size: int | None = Field(default=None, gt=0, le=MOST_SIDE)
+    mean: tuple[Finite, Finite, Finite] | None = None
+    std: tuple[Divisor, Divisor, Divisor] | None = None
+    unit_norm: bool = False
+
+
 class Description(BaseModel):
     """The part of a file's own description that a model is built from; None for what the file does not say."""
 
@@ -70,6 +83,7 @@ class Description(BaseModel):
     classes: tuple[Annotated[str, Field(max_length=MOST_LETTERS)], ...] | None = None
     dropout: float | None = Field(default=None, ge=0.0, lt=1.0, allow_inf_nan=False)
     image_size: int | None = Field(default=None, gt=0, le=MOST_SIDE)
+    options: PictureOptions = PictureOptions()
 
 
 def read_description(about: Mapping[str, Any], path: Path) -> Description:
@@ -93,7 +107,7 @@ def read_description(about: Mapping[str, Any], path: Path) -> Description:
             where=str(path),
             what="describes itself in a form that cannot be used",
             expected="architecture: a name; classes: a list of names; dropout: from 0 to below 1; "
-            f"image_size: 1 to {MOST_SIDE} pixels",
+            f"image_size: 1 to {MOST_SIDE} pixels; options: {', '.join(PictureOptions.model_fields)}",
             got="; ".join(wrong),
             remedy="write the file anew from its run, or give bare weights: torch.save(model.state_dict(), FILE)",
         ) from None
@@ -271,6 +285,7 @@ class _Found:
     spec: ModelFile
     sha256: str
     notes: list[str] = field(default_factory=list[str])
+    options: PictureOptions = field(default_factory=PictureOptions)
 
 
 def open_model(
@@ -304,8 +319,11 @@ def open_model(
             remedy=unstated,
         )
     order = [found.classes.index(name) for name in classes]
+    form = found.options
     found.classifier.preprocess = PicturePreprocess(
-        input_size=found.image_size, mean=found.spec.mean, std=found.spec.std
+        input_size=form.input_size or found.image_size,
+        mean=form.mean or found.spec.mean,
+        std=form.std or found.spec.std,
     )
     model = OpenedClassifier(found.classifier, order=order).to(device)
     return OpenedModel(
@@ -384,11 +402,19 @@ def _open_tensors(spec: ModelFile, path: Path, classes: tuple[str, ...], device:
         described.image_size, spec, path, B4_IMAGE_SIZE if architecture == EFFICIENTNET_B4 else None
     )
     classifier, line = load_classifier(
-        file, architecture=architecture, dropout=described.dropout, classes=order, side=image_size
+        file,
+        architecture=architecture,
+        dropout=described.dropout,
+        classes=order,
+        side=image_size,
+        options=described.options.model_dump(exclude_defaults=True),
     )
     notes.append(line)
     notes += note_assumptions(spec, path, image_size, order, describes_itself=file.kind != "weights")
-    return _Found(classifier, file.kind, architecture, image_size, order, file.about, spec, compute_sha256(path), notes)
+    return _Found(
+        classifier, file.kind, architecture, image_size, order, file.about, spec, compute_sha256(path), notes,
+        described.options,
+    )  # fmt: skip
 
 
 def _complete(spec: ModelFile, path: Path, classes: tuple[str, ...], notes: list[str]) -> ModelFile:

@@ -20,7 +20,7 @@ from sharpstudent.core.archive import is_safetensors
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.files import parse_json
 from sharpstudent.models.vision import EFFICIENTNET_B4, Classifier, build_classifier
-from sharpstudent.models.weight_files import check_finite, read_tensors, unwrap_tensors
+from sharpstudent.models.weight_files import check_finite, read_metadata, read_tensors, unwrap_tensors
 from sharpstudent.models.weights import count_head_classes, load_weights, match_tensors
 
 Kind = Literal["checkpoint", "safetensors", "weights", "onnx", "openvino", "executorch"]
@@ -67,7 +67,7 @@ def read_tensor_file(path: Path, *, use_ema: bool = False) -> TensorFile:
     if kind == "safetensors" or path.suffix == ".json":  # an index of several files
         notes: list[str] = []
         tensors = read_tensors(path, notes.append, use_ema=use_ema)
-        about = _read_metadata(path) if kind == "safetensors" else {}
+        about = parse_metadata(read_metadata(path)) if kind == "safetensors" else {}
     else:
         checkpoint = load_checkpoint(path)
         tensors, notes = unwrap_tensors(checkpoint.tensors, where=str(path), use_ema=use_ema)
@@ -91,7 +91,13 @@ def find_architecture(tensors: Mapping[str, Tensor]) -> str | None:
 
 
 def load_classifier(
-    file: TensorFile, *, architecture: str, dropout: float | None, classes: Sequence[str], side: int
+    file: TensorFile,
+    *,
+    architecture: str,
+    dropout: float | None,
+    classes: Sequence[str],
+    side: int,
+    options: Mapping[str, Any] | None = None,
 ) -> tuple[Classifier, str]:
     """Build a classifier with the weights of a file.
 
@@ -101,6 +107,7 @@ def load_classifier(
         dropout: The dropout of the head; None for the architecture's default.
         classes: The task's classes in the order of the file's logits.
         side: The side of the pictures [px].
+        options: The options that it was trained with, as `build_classifier` takes them.
 
     Returns:
         The classifier in evaluation mode, and a line that counts its tensors.
@@ -109,7 +116,7 @@ def load_classifier(
         UserError: For an unknown architecture, weights of another one, and a head that is missing or has another
             number of classes.
     """
-    model = _build(architecture, classes=len(classes), dropout=dropout, side=side)
+    model = _build(architecture, classes=len(classes), dropout=dropout, side=side, options=options)
     match = match_tensors(model, file.tensors, classes)
     if not match.missing_in_backbone() and not match.unexpected_in_backbone():
         _check_head(file.path, count_head_classes(match.tensors), classes)
@@ -124,16 +131,9 @@ def load_classifier(
     return model.eval(), "; ".join((f"{counts} of {architecture}", *changes))
 
 
-def _build(architecture: str, *, classes: int, dropout: float | None, side: int | None = None) -> Classifier:
+def _build(architecture: str, **settings: Any) -> Classifier:
     with torch.random.fork_rng(devices=[]):  # opening a model within a run must not change the run's random numbers
-        return build_classifier(architecture, classes=classes, dropout=dropout, side=side)
-
-
-def _read_metadata(path: Path) -> dict[str, Any]:
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        return parse_metadata(file.metadata() or {})
+        return build_classifier(architecture, **settings)
 
 
 def _parse(key: str, text: str) -> Any:

@@ -11,7 +11,7 @@ import importlib
 import json
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -24,7 +24,8 @@ from sharpstudent.core.types import Batch, ModelSpec, list_class_names
 from sharpstudent.models.forward import select_inputs
 from sharpstudent.models.hooks import describe_layers, describe_shape, list_layers
 from sharpstudent.models.teachers import FrozenTeacher, TeacherEnsemble, name_layer, name_teacher
-from sharpstudent.models.weight_files import read_tensors, read_timm_config
+from sharpstudent.models.vision import UNIT_NORM
+from sharpstudent.models.weight_files import read_stated_options, read_tensors, read_timm_config
 from sharpstudent.models.weights import (
     advise_weights,
     count_head_classes,
@@ -84,7 +85,8 @@ def build_student(
         return model
     if config.stage == 2 and section.weights is not None:
         key, use_ema = "pretrained_student_weights", section.use_ema
-        _load_trained(model, section.weights, key, "student", partial, say, classes=classes, use_ema=use_ema)
+        path = _load_trained(model, section.weights, key, "student", partial, say, classes=classes, use_ema=use_ema)
+        check_form(path, section.options, f"{key} = {str(path)!r}")
     elif section.init == "random":
         say(f"student {section.name}: random weights, as asked for (student_init: random)")
     elif section.init in task.pretrained:
@@ -141,6 +143,9 @@ def build_teachers(config: RunConfig, task: ModelSource, *, say: Callable[[str],
     )
 
 
+SILENT_OPTIONS = ("mean", "std", UNIT_NORM)  # that change what the same tensors compute
+
+
 def make_teacher_spec(section: TeacherSection) -> ModelSpec:
     """Make the spec of a teacher for its task; size, mean and std of its pictures become options."""
     form = {"input_size": section.input_size, "mean": section.mean, "std": section.std}
@@ -170,12 +175,44 @@ def _build_teacher(
         path = _load_trained(
             model, section.weights, key, who, partial, say, needs_head=needs_head, classes=named, use_ema=use_ema
         )
+        check_form(path, make_teacher_spec(section).options, f"{key} = {str(path)!r}")
         _note_other_form(section, path, who, say)
     elif section.init == "none" and any(True for _ in model.parameters()):
         say(f"{who} {section.name}: random weights, as asked for (no weights, init none)")
     if section.head == "random-ok":
         say(f"warning: {who} may have a random head (head: random-ok): its logits teach noise, its features may serve")
     return FrozenTeacher(model, order=order, reads=section.reads), path
+
+
+def check_form(path: Path, options: Mapping[str, Any], where: str) -> None:
+    """Check that a checkpoint is used as it was trained, where its tensors alone do not tell.
+
+    Args:
+        path: The file; one that does not describe itself passes.
+        options: The options of the model that it was loaded into.
+        where: The config's key with the file, for the message.
+
+    Raises:
+        UserError: Where `mean`, `std` or `unit_norm` of the file's own model are others.
+    """
+    stated = read_stated_options(path)
+    if stated is None:
+        return
+    wanted, given = ({name: _plain(one.get(name)) for name in SILENT_OPTIONS} for one in (stated, options))
+    if wanted != given:
+        differ = [name for name in SILENT_OPTIONS if wanted[name] != given[name]]
+        raise UserError.about(
+            where,
+            "was trained in another form, says the file: its tensors fit, and its outputs would mean nothing",
+            expected=", ".join(f'"{name}": {json.dumps(wanted[name])}' for name in differ),
+            got=", ".join(f'"{name}": {json.dumps(given[name])}' for name in differ),
+            remedy="write them in the config beside the model's name, or leave out what is null",
+        )
+
+
+def _plain(value: Any) -> Any:
+    """What JSON makes of an option; one that is switched off is as one that is absent."""
+    return list(value) if isinstance(value, tuple) else value or None
 
 
 def _note_other_form(section: TeacherSection, path: Path, who: str, say: Callable[[str], None]) -> None:

@@ -26,6 +26,7 @@ EFFICIENTNET_B4 = "efficientnet-b4"
 # What timm and torch raise for tensors or pictures that do not fit a model; timm has no exception of its own for it.
 _MISFITS = (AssertionError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ZeroDivisionError)
 PREPROCESS_OPTIONS = ("input_size", "mean", "std")
+UNIT_NORM = "unit_norm"
 
 
 class PicturePreprocess(nn.Module):
@@ -127,9 +128,18 @@ class TimmClassifier(Classifier):
     Attributes:
         name: The timm name.
         sizes: `img_size`, where the model has to be built for a size other than its own; else {}.
+        has_unit_norm: Whether the head reads pooled features of L2 norm 1.
     """
 
-    def __init__(self, name: str, *, classes: int, dropout: float, sizes: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        classes: int,
+        dropout: float,
+        sizes: Mapping[str, Any] | None = None,
+        unit_norm: bool = False,
+    ) -> None:
         """Build a model with random weights.
 
         Args:
@@ -137,11 +147,12 @@ class TimmClassifier(Classifier):
             classes: Number of outputs.
             dropout: Dropout rate before the head.
             sizes: See the class.
+            unit_norm: Whether pooled features are divided by their L2 norm before the head.
         """
         import timm
 
         super().__init__()
-        self.name, self.sizes = name, dict(sizes or {})
+        self.name, self.sizes, self.has_unit_norm = name, dict(sizes or {}), unit_norm
         # Any: timm's models have methods of their own, which nn.Module's type does not know.
         self.backbone: Any = timm.create_model(name, pretrained=False, num_classes=0, **self.sizes)
         # Some families (MobileNetV3, GhostNet, HGNet) widen the pooled features once more, to `head_hidden_size`.
@@ -174,7 +185,7 @@ class TimmClassifier(Classifier):
             shape = tuple(pooled.shape)
             what = f"is an encoder without a classifier: it gives {shape} for {len(image)} pictures"
             raise UserError.about(f"model {self.name!r}", what, remedy="give a model that timm can classify with")
-        return self.head(pooled)
+        return self.head(F.normalize(pooled, dim=1) if self.has_unit_norm else pooled)
 
     def adapt_tensors(self, tensors: Mapping[str, Tensor], classes: int) -> tuple[dict[str, Tensor], list[str]]:
         """See `Classifier`: timm's own conversion of older files and other sizes; heads that are more than linear."""
@@ -183,7 +194,7 @@ class TimmClassifier(Classifier):
         misfits = [key for key, one in own.items() if key not in adapted or adapted[key].shape != one.shape]
         if misfits:
             adapted, notes = self._convert(adapted)
-        if classes in (1, self.head[-1].out_features):
+        if classes in (1, self.head[-1].out_features) and not self.has_unit_norm:  # timm's heads read plain features
             folded = self._fold_head(adapted, classes)
             if folded:
                 adapted = {key: one for key, one in adapted.items() if key in own} | folded
@@ -281,7 +292,7 @@ def build_classifier(
         name: `efficientnet-b4` or any timm model name.
         classes: Number of outputs of its head.
         dropout: Dropout rate before the head; None for the architecture's own.
-        options: Arguments of `PicturePreprocess`.
+        options: Arguments of `PicturePreprocess`, and `unit_norm` for a timm model, as of `TimmClassifier`.
         side: Side of the pictures that it will be given [px]; `input_size` of the options comes first. None for the
             architecture's own.
 
@@ -289,18 +300,26 @@ def build_classifier(
         UserError: For a name that neither library knows, with the nearest ones; for any other option; and for a model
             that cannot take pictures of this size, with one that it takes.
     """
-    unknown = [option for option in options or {} if option not in PREPROCESS_OPTIONS]
+    form = dict(options or {})
+    known = PREPROCESS_OPTIONS if name == EFFICIENTNET_B4 else (*PREPROCESS_OPTIONS, UNIT_NORM)
+    unknown = [option for option in form if option not in known]
     if unknown:
-        raise UserError.about(f"model {name!r}", f"has no option {unknown[0]!r}", ", ".join(PREPROCESS_OPTIONS))
+        raise UserError.about(f"model {name!r}", f"has no option {unknown[0]!r}", ", ".join(known))
+    unit_norm = form.pop(UNIT_NORM, False)
+    if not isinstance(unit_norm, bool):
+        raise UserError.about(
+            f"model {name!r}, option {UNIT_NORM!r}", "has another form", "true or false", str(unit_norm)
+        )
     if name == EFFICIENTNET_B4:
         model: Classifier = EfficientNetClassifier(name, classes=classes, dropout=dropout)
     else:
         check_model_name(name)
-        side = (options or {}).get("input_size") or side
+        side = form.get("input_size") or side
         sizes = {} if side is None else find_sizes(name, side)
-        model = TimmClassifier(name, classes=classes, dropout=0.3 if dropout is None else dropout, sizes=sizes)
-    if options:
-        model.preprocess = PicturePreprocess(**options)
+        dropout = 0.3 if dropout is None else dropout
+        model = TimmClassifier(name, classes=classes, dropout=dropout, sizes=sizes, unit_norm=unit_norm)
+    if form:
+        model.preprocess = PicturePreprocess(**form)
     return model
 
 

@@ -26,9 +26,17 @@ from typing import Any
 import torch
 from torch import Tensor, _utils
 
-from sharpstudent.core.archive import check_tensors, find_file, is_safetensors, load_plain, seal_safetensors, verify
+from sharpstudent.core.archive import (
+    check_tensors,
+    find_file,
+    is_safetensors,
+    load_plain,
+    read_about,
+    seal_safetensors,
+    verify,
+)
 from sharpstudent.core.errors import UserError, exit_codes
-from sharpstudent.core.files import read_json
+from sharpstudent.core.files import parse_json, read_json
 from sharpstudent.core.io import compute_sha256, write_bytes_atomically
 from sharpstudent.core.naming import printable_lines
 
@@ -106,6 +114,14 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     return found
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """Read the texts in the header of a file of safetensors."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return dict(file.metadata() or {})
+
+
 def _read_shards(path: Path, notes: list[str]) -> dict[str, Tensor]:
     """Read the files that the index of a Hugging Face folder names."""
     try:
@@ -136,6 +152,27 @@ def read_timm_config(path: Path) -> dict[str, Any]:
     found |= {name: tuple(form[name]) for name in ("mean", "std") if form.get(name)}
     names = stated.get("label_names") or form.get("label_names")
     return found | ({"classes": tuple(names)} if isinstance(names, list) else {})
+
+
+def read_stated_options(path: Path) -> dict[str, Any] | None:
+    """Read the options that a checkpoint of this program states for its model.
+
+    Args:
+        path: The file: a .pth, with or without the JSON beside it, or a .safetensors.
+
+    Returns:
+        The options, {} for a model without any; None for a file that does not describe itself.
+    """
+    about: Any = read_about(path)
+    try:
+        if about is None and is_safetensors(path):
+            about = read_metadata(path)
+        elif about is None and path.suffix == ".pth":
+            about = parse_json(load_plain(path).get("about", "{}"))
+        options: Any = about.get("options", {}) if about and "architecture" in about else None
+        return parse_json(options) if isinstance(options, str) else options
+    except (AttributeError, TypeError, ValueError):
+        return None
 
 
 Sets = dict[tuple[str, ...], dict[str, Tensor]]

@@ -265,8 +265,16 @@ _HEAD_REMEDY = (
 )
 
 
+_ADAPTED_REMEDY = (
+    "its low-rank adapters (lora) are not merged, as in the state that a run resumes from: give best_model.pth of that "
+    "run, whose weights are merged"
+)
+
+
 def _advise(model: nn.Module, match: Match) -> str:
     """Write the remedy for weights that do not fit a model."""
+    if any(".parametrizations.weight.0.down" in key for key in match.unexpected):
+        return _ADAPTED_REMEDY
     if not match.missing_in_backbone() and not match.unexpected_in_backbone():
         return _HEAD_REMEDY
     size: Any = getattr(model, "sizes", None)

@@ -23,6 +23,7 @@ from sharpstudent.train.preflight.run import describe_work
 from sharpstudent.train.preflight.teacher_heads import describe_fits
 from sharpstudent.train.run import Run
 from sharpstudent.train.step import TrainStep
+from sharpstudent.train.tuning import start_training
 
 
 def try_one_batch(
@@ -52,7 +53,7 @@ def try_one_batch(
     first, epochs, samples = next(iter(sampler.batches(1))), run.config.training.epochs, data.train
     loaded = next(load_batches(samples, [first], seed=run.config.seed, num_workers=0, collate=task.collate))
     report_unreadable(loaded.replaced)
-    step.student.train()
+    start_training(step.student)
     teachers = name_teachers(run.config, step.teacher)
     fits = describe_fits(run.config, teachers, len(samples))
     check_labels(loaded.batch, len(list_class_names(task)))

@@ -47,12 +47,12 @@ def describe_checkpoint(config: RunConfig, task: Task) -> dict[str, Any]:
         config: The config of the run.
         task: The task; its facts are part of the description.
     """
-    facts = task.facts()
+    facts, student = task.facts(), config.student.model_dump(mode="json")
     return {
         **facts,  # also at the top level, where earlier versions and other readers look for them
         "architecture": config.student.name,
         "dropout": config.student.dropout,
-        **({"options": config.student.options} if config.student.options else {}),
+        **{name: value for name, value in student.items() if name in ("options", "tune")},  # where they are set
         "facts": facts,
         "task": config.task,
         "stage": config.stage,

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from torch import nn
+
 from sharpstudent.config.cli import CommandLine
 from sharpstudent.core.naming import printable_lines
-from sharpstudent.models.build import build_student, build_teachers, print_layers
+from sharpstudent.models.build import ModelSource, build_student, build_teachers, print_layers
 from sharpstudent.registry import build_task
 from sharpstudent.train.build import build_step, open_training_data
 from sharpstudent.train.callbacks import Callback
 from sharpstudent.train.debug.replay import replay_step
 from sharpstudent.train.finish import close_stage, describe_checkpoint
-from sharpstudent.train.run import checking, open_run
+from sharpstudent.train.run import Run, checking, open_run
 from sharpstudent.train.state import FitResult
 from sharpstudent.train.trainer import Trainer
+from sharpstudent.train.tuning import tune_model
 
 
 def run_stage(command: CommandLine, callbacks: Sequence[Callback] = ()) -> tuple[Path, FitResult] | None:
@@ -45,7 +48,7 @@ def run_stage(command: CommandLine, callbacks: Sequence[Callback] = ()) -> tuple
     run = open_run(command)
     has_state = run.is_resumed or run.replay is not None  # which the student's weights come from
     with checking(run) as problems:
-        student = problems.attempt(build_student, config, task, resumed=has_state, say=run.say)
+        student = problems.attempt(_build_tuned, run, task, has_state)
         is_distilled = config.stage == 2
         teacher = problems.attempt(build_teachers, config, task, say=run.say) if is_distilled else None
         data = None if run.replay else problems.attempt(open_training_data, task, config.training.selection_metric)
@@ -62,3 +65,13 @@ def run_stage(command: CommandLine, callbacks: Sequence[Callback] = ()) -> tuple
     result = trainer.fit()
     close_stage(run, task, data, result)
     return None if result is None else (run.folder, result)
+
+
+def _build_tuned(run: Run, task: ModelSource, has_state: bool) -> nn.Module:
+    """Build the student, and freeze what of it is not to learn."""
+    section = run.config.student
+    student = build_student(run.config, task, resumed=has_state, say=run.say)
+    tuned = tune_model(student, section.tune)
+    if tuned is not None:
+        run.say(f"student {section.name}: {tuned}")
+    return student

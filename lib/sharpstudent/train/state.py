@@ -226,7 +226,7 @@ def refuse_other_model(state: Checkpoint, step: TrainStep, about: Mapping[str, A
     """
     changes = [
         f"{key}: {state.about.get(key)} -> {about[key]}"
-        for key in ("architecture", "classes", "options")
+        for key in ("architecture", "classes", "options", "tune")
         if state.about.get(key) != about.get(key)
     ]
     changes += list_misfits(state.tensors, step)

@@ -50,6 +50,7 @@ from sharpstudent.train.state import (
     seed_rank,
 )
 from sharpstudent.train.step import TrainStep
+from sharpstudent.train.tuning import merge_state, start_training
 from sharpstudent.train.validate import PREFIX, ValidationResult, Validator, drop_undefined
 
 
@@ -225,7 +226,7 @@ class Trainer:
 
     def _train_epoch(self) -> None:
         """Take the remaining steps of the epoch."""
-        self._step.student.train()
+        start_training(self._step.student)
         config, ranks = self._run.config, self._run.ranks
         keys = self._sampler.batches(self._state.epoch, start_step=self._state.step)
         loader = load_batches(
@@ -419,7 +420,7 @@ class Trainer:
         calibration = self._task.calibrate(validated.table)
         about = {**self._about, "epoch": self._state.epoch, **drop_undefined(validated.metrics)}
         about |= {"calibration": calibration} if calibration else {}
-        save_checkpoint(path, {"model": validated.model.state_dict()}, about=about)
+        save_checkpoint(path, {"model": merge_state(validated.model)}, about=about)
 
     def _save_state(self) -> None:
         """Save the state to resume from. Of several ranks all take part, and the first writes."""

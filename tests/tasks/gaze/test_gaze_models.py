@@ -12,6 +12,7 @@ from sharpstudent.models.weights import load_weights
 from sharpstudent.tasks.gaze.feature_cache import FeatureCache
 from sharpstudent.tasks.gaze.model import GazeHead, GazeModel, build_coverage, build_masks, build_positions
 from sharpstudent.tasks.gaze.task import GazeTask
+from sharpstudent.train.tuning import start_training
 
 SMALL = {"input_size": 32, "dim": 32, "layers": 1}
 BOX = torch.tensor([[0.0, 0.0, 0.5, 0.5], [0.5, 0.25, 1.0, 1.0], [0.98, 0.98, 1.0, 1.0]])
@@ -75,7 +76,9 @@ def test_models_that_are_evaluated_together_encode_a_picture_once_for_each_diffe
 
 
 def test_the_backbone_is_frozen_and_stays_in_evaluation_mode() -> None:
-    model = build_small().train()
+    model = build_small()
+    start_training(model)
+    assert model.head.training
     assert not any(module.training for module in model.backbone.modules())
     model(torch.rand(1, 3, 32, 32), torch.tensor([0]), BOX[:1])["heatmap"].sum().backward()
     assert all(p.grad is None for p in model.backbone.parameters())

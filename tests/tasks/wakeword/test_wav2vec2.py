@@ -12,6 +12,7 @@ from sharpstudent.core.errors import UserError
 from sharpstudent.core.types import ModelSpec
 from sharpstudent.tasks.wakeword import wav2vec2
 from sharpstudent.tasks.wakeword.task import WakewordTask
+from sharpstudent.train.tuning import start_training
 
 pytest.importorskip("transformers", reason="transformers is not installed: the extra wav2vec2")
 
@@ -26,7 +27,8 @@ def build(**more: object) -> wav2vec2.Wav2VecWakeword:
 
 
 def test_raw_audio_gives_logits_and_an_embedding_under_the_published_names() -> None:
-    model = build().train()
+    model = build()
+    start_training(model)
     outputs = model(torch.randn(3, 24000))
     assert outputs["logits"].shape == (3, 2)
     assert outputs["embedding"].shape == (3, 32)

@@ -162,7 +162,8 @@ class DeepfakeTask(ClassificationTask):
     def build_student(self, spec: ModelSpec) -> nn.Module:
         """Build any timm model or EfficientNet-B4 with a head of two classes.
 
-        Options: input_size [px], and mean and std of each colour, for a teacher that expects pictures of another form.
+        Options: input_size [px], mean and std of each colour, for a model that expects pictures of another form; and
+        unit_norm, for a head that reads features of L2 norm 1.
         Raises UserError for an unknown name or option.
         """
         from sharpstudent.models.vision import build_classifier

@@ -194,14 +194,6 @@ class GazeModel(nn.Module):
         self.has_backbone = False  # whether weights of the backbone have been loaded
         self._cache = cache
         self.backbone.requires_grad_(not self.is_frozen)
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> GazeModel:
-        """Set the mode of training; a frozen backbone stays in evaluation mode."""
-        super().train(mode)
-        if self.is_frozen:
-            self.backbone.eval()
-        return self
 
     def forward(self, image: Tensor, image_index: Tensor, box: Tensor) -> Outputs:
         """Compute logits `heatmap` (R, 64, 64) and, with an in/out head, `inside` (R,).

@@ -82,14 +82,6 @@ class Wav2VecWakeword(nn.Module):
         self.classifier = nn.Sequential(
             nn.Linear(size, HIDDEN_UNITS), nn.ReLU(), nn.Dropout(dropout), nn.Linear(HIDDEN_UNITS, CLASSES)
         )
-        self._is_frozen = not own.get("train_backbone", False)
-
-    def train(self, mode: bool = True) -> Wav2VecWakeword:
-        """Set the mode; a frozen backbone stays in evaluation mode."""
-        super().train(mode)
-        if self._is_frozen:
-            self.wav2vec2.eval()
-        return self
 
     def forward(self, waveform: Tensor) -> dict[str, Tensor]:
         """Compute `logits` and `embedding`."""

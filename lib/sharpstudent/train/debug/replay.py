@@ -30,6 +30,7 @@ from sharpstudent.train.preflight.temperature import restore_calibrations
 from sharpstudent.train.run import Run
 from sharpstudent.train.state import list_misfits, restore_step
 from sharpstudent.train.step import TrainStep, find_floats
+from sharpstudent.train.tuning import start_training
 
 MOST_NAMES = 3  # of rows, weights or differences in a line
 PASSES = {"pass 1": "pass 1, at the weights", "pass 2": "pass 2, at the weights moved by rho"}
@@ -93,7 +94,7 @@ def _restore(step: TrainStep, kept: Skipped) -> None:
     step.optimizer.set_lr(kept.settings["lr"])
     step.optimizer.set_rho(kept.settings["rho"])
     step.parts = int(kept.settings["parts"])
-    step.student.train()
+    start_training(step.student)
 
 
 def _describe_outcome(kept: Skipped, result: StepResult, computer: Mapping[str, Any]) -> list[str]:
