@@ -41,7 +41,7 @@ from sharpstudent.tasks.deepfake.evaluation.evaluation_set import LabelledFaceSe
 from sharpstudent.tasks.deepfake.evaluation.frames import ScoredFrames
 from sharpstudent.tasks.deepfake.metrics import compute_margins
 from sharpstudent.tasks.deepfake.report.results import CorruptionCurve, CorruptionPoint
-from sharpstudent.tasks.deepfake.samples import FaceSamples, build_sample
+from sharpstudent.tasks.deepfake.samples import DrawnSample, FaceSamples, build_sample
 from sharpstudent.tasks.deepfake.sources.face import Face
 
 # On a CPU, larger feature maps are freed and allocated again at every layer, which doubles the time.
@@ -146,16 +146,23 @@ class CorruptedFaces(FaceSamples):
         Raises:
             UnreadableSample: As the loading of the face does.
         """
+        face, drawn = self._faces[index], self.draw(index, rng)
+        count = len(drawn.pictures)
+        return build_sample(face, np.stack(drawn.pictures), labels=drawn.labels, ids=(face.name,) * count)
+
+    def draw(self, index: int, rng: np.random.Generator) -> DrawnSample:
+        """Make the variants of a face, each with its corruption and severity."""
         face, side = self._faces[index], self._image_size
         loaded = face.read()
         crop = find_evaluation_crop(loaded.image, None if loaded.boxes is None else loaded.boxes[0])
-        count = len(self._variants)
-        images = np.empty((count, side, side, 3), np.uint8)
-        for place, variant in enumerate(self._variants):
-            picture = corrupt(crop, variant.corruption, variant.level, seed=self.seed, index=self._numbers[index])
-            # Bilinear, with no smoothing before it: as all samples are resized.
-            images[place] = cv2.resize(picture, (side, side), interpolation=cv2.INTER_LINEAR)
-        return build_sample(face, images, labels=(0,) * count, ids=(face.name,) * count)
+        pictures = [
+            corrupt(crop, variant.corruption, variant.level, seed=self.seed, index=self._numbers[index])
+            for variant in self._variants
+        ]
+        # Bilinear, with no smoothing before it: as all samples are resized.
+        resized = [cv2.resize(one, (side, side), interpolation=cv2.INTER_LINEAR) for one in pictures]
+        told = tuple(f"{variant.corruption.name} {variant.level}" for variant in self._variants)
+        return DrawnSample(tuple(np.asarray(one, np.uint8) for one in resized), (0,) * len(resized), told)
 
 
 def choose_corruptions(names: Sequence[str] | None, say: Callable[[str], None]) -> tuple[Corruption, ...]:
