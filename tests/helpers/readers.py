@@ -279,7 +279,8 @@ def make_kept_crop(folder: Path) -> Path:
 def read_kept_crop(path: Path) -> Any:
     from sharpstudent.tasks.deepfake.sources.face_crops import CropFile
 
-    return to_plain(list(vars(CropFile(path, Path("photo.jpg")).load()).values()))
+    crop = CropFile(path, Path("photo.jpg"))
+    return to_plain([*vars(crop.load()).values(), crop.load_points()])
 
 
 def make_photo_folder(folder: Path) -> Path:
@@ -959,7 +960,7 @@ READERS: dict[str, Reader] = {
         ("tasks/deepfake/sources/face.py:read_array", "tasks/deepfake/sources/face.py:parse_array"),
     ),
     "kept crop": Reader(
-        make_kept_crop, read_kept_crop, ("tasks/deepfake/sources/face_crops.py:CropFile.load",), is_verified=True
+        make_kept_crop, read_kept_crop, ("tasks/deepfake/sources/face_crops.py:CropFile._read",), is_verified=True
     ),
     "manifest": Reader(
         make_manifest,
