@@ -5,6 +5,8 @@ roll back nothing; against it stands the step as a transaction.
 
     python benchmarks/sam_step.py                              the demo's sizes, 24 images
     python benchmarks/sam_step.py --size real --images 4       380 px, EfficientNet-B4 -> mobilevitv2_200
+    python benchmarks/sam_step.py --size wakeword --images 32  1.5 s of sound, the speech embedding -> TinyConv; the
+                                                               teacher's answers are kept, as where windows recur
 
 The three are timed in turns, in one process, on the same batch; ratios are medians over the rounds.
 """
@@ -27,7 +29,7 @@ WAYS = {"floor": take_floor, "bare": take_bare_step, "step": take_step}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="demo")
-    parser.add_argument("--images", type=int, default=24, help="images per batch (two per sample)")
+    parser.add_argument("--images", type=int, default=24, help="images (two per sample) or windows per batch")
     parser.add_argument("--rounds", type=int, default=15, help="timed rounds of floor, bare step and step")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--channels-last", action="store_true")

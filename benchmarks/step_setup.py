@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from sharpstudent.config.run_config import ComputeSection, OptimizerSection
 from sharpstudent.config.terms import TargetSource, build_constant_term
 from sharpstudent.core.schedules import Constant, Progress
-from sharpstudent.core.types import Batch, Outputs
+from sharpstudent.core.types import Batch, ModelSpec, Outputs
 from sharpstudent.criterion.build import build_criterion
 from sharpstudent.criterion.section import Shapes
 from sharpstudent.models.forward import run_model
@@ -19,9 +19,10 @@ from sharpstudent.models.teachers import FrozenTeacher
 from sharpstudent.models.vision import build_classifier
 from sharpstudent.optim.average import WeightAverage
 from sharpstudent.optim.build import LossScale, build_optimizer
+from sharpstudent.tasks.wakeword.task import WakewordTask
 from sharpstudent.train.build import DTYPES, choose_memory_format, move_model
 from sharpstudent.train.step import TrainStep
-from torch import Tensor
+from torch import Tensor, nn
 
 PROGRESS = Progress(1, 0, 1, 1)
 OPTIMIZER = OptimizerSection(
@@ -34,6 +35,7 @@ SIZES = {  # teacher, student, pixels
     "demo": ("tf_efficientnet_lite2", "tf_efficientnet_lite0", 112),
     "real": ("efficientnet-b4", "mobilevitv2_200", 380),
     "narrow": ("efficientnet-b4", "mobilevitv2_050", 380),
+    "wakeword": ("speech_embedding", "tiny_conv", 0),  # 1.5 s of sound
 }
 
 
@@ -45,9 +47,9 @@ class Setup:
     batch: Batch
 
     def __str__(self) -> str:
-        images, _, size, _ = self.batch.inputs["image"].shape
+        shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in self.batch.inputs.items())
         threads = torch.get_num_threads()
-        return f"{size} px, {images} images, {self.batch.device}, {threads} thread{'s' if threads > 1 else ''}"
+        return f"{shapes}, {self.batch.device}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def build_setup(
@@ -65,13 +67,14 @@ def build_setup(
     teacher_name, student_name, pixels = SIZES[size]
     torch.manual_seed(0)
     layout = choose_memory_format(compute)
-    student = build_classifier(student_name, classes=2, dropout=0.3).train()
-    teacher = FrozenTeacher(build_classifier(teacher_name, classes=2, dropout=None))
+    build = WakewordTask().build_student if size == "wakeword" else build_vision
+    student: Any = build(ModelSpec(student_name, dropout=0.3)).train()
+    teacher = FrozenTeacher(build(ModelSpec(teacher_name)))
     for model in (student, teacher):
         move_model(model, torch.device(device), layout)
     if compute.gradient_checkpointing:
         student.enable_gradient_checkpointing()
-    batch = draw_batch(images, pixels)
+    batch = draw_batch(images, pixels) if pixels else draw_sound(images)
     step = TrainStep(
         student,
         teacher,
@@ -92,6 +95,18 @@ def draw_batch(images: int, side: int) -> Batch:
     names = tuple(map(str, range(images)))
     rows = {"id": names, "group": names, "clip": names, "sample": tuple(row // 2 for row in range(images))}
     return Batch({"image": torch.rand(images, 3, side, side)}, {"label": torch.arange(images) % 2}, rows=rows)
+
+
+def build_vision(spec: ModelSpec) -> nn.Module:
+    """Build a classifier of pictures."""
+    return build_classifier(spec.name, classes=2, dropout=spec.dropout)
+
+
+def draw_sound(windows: int) -> Batch:
+    """Random windows of sound and random mel spectrograms."""
+    batch = WakewordTask().example_batch(windows)
+    inputs = {name: torch.rand_like(value) for name, value in batch.inputs.items()}
+    return Batch(inputs, batch.targets, rows={**batch.rows, "sample": tuple(range(windows))})
 
 
 def take_step(setup: Setup) -> None:

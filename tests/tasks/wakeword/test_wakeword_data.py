@@ -111,6 +111,15 @@ def test_views_recur(words: Path) -> None:
     assert len(seen) == 2
 
 
+def test_speed_is_drawn_for_training_windows_alone_and_none_leaves_them_as_they_were(words: Path) -> None:
+    for split, changes in (("train", True), ("validation", False)):
+        plain, fast, same = (open_split(words, split, **keys) for keys in ({}, {"speed": 0.1}, {"speed": 0.0}))
+        made = [samples.make(0, build_generator(5, 0, 0)).inputs["waveform"] for samples in (plain, fast, same)]
+        assert made[1].shape == made[0].shape
+        assert bool((made[0] != made[1]).any()) is changes
+        np.testing.assert_array_equal(made[0], made[2])
+
+
 def test_masks_are_drawn_anew_where_the_sound_recurs(words: Path) -> None:
     samples = open_split(words, "train", views=1, time_mask=0.3, mel_mask=8)
     made = [samples.make(3, build_generator(1, epoch, 3)).inputs for epoch in range(5)]

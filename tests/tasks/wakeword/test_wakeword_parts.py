@@ -74,6 +74,17 @@ def test_a_room_keeps_power_and_the_place_of_the_direct_sound() -> None:
     assert np.mean(wet**2) == pytest.approx(np.mean(sound**2), rel=1e-4)
 
 
+@pytest.mark.parametrize("percent", [85, 100, 107])
+def test_a_sound_that_is_played_faster_is_higher_and_shorter_by_the_same_factor(percent: int) -> None:
+    sound = np.zeros(16000, np.float32)
+    sound[:8000] = np.sin(2 * np.pi * 400 * np.arange(8000) / 16000)  # half a second of 400 Hz
+    played = mixing.change_speed(sound, percent, 16000)
+    assert played.shape == (16000,)
+    spectrum = np.abs(np.fft.rfft(played * np.hanning(16000)))
+    assert int(spectrum.argmax()) == pytest.approx(4 * percent, abs=2)  # bins of 1 Hz
+    assert int(np.flatnonzero(np.abs(played) > 0.1)[-1]) == pytest.approx(8000 * 100 / percent, abs=30)
+
+
 def test_a_level_is_never_raised_beyond_full_scale_and_the_codec_stays_near() -> None:
     sound = RNG.uniform(-0.5, 0.5, 1000).astype(np.float32)
     assert np.abs(mixing.change_level(sound, 40.0)).max() <= 1.0

@@ -1,4 +1,4 @@
-"""What is done to a window of sound before teacher and student get it: level, room, background, codec, masks.
+"""What is done to a window of sound before teacher and student get it: speed, level, room, background, codec, masks.
 
 Every random number comes from the generator of the sample.
 
@@ -64,6 +64,23 @@ def add_background(window: Wave, background: Wave, snr_db: float, *, level: floa
         return window
     mixed = window + background * np.float32(np.sqrt(power / noise / 10.0 ** (snr_db / 10.0)))
     return (mixed / max(1.0, float(np.abs(mixed).max()))).astype(np.float32)
+
+
+def change_speed(sound: Wave, percent: int, length: int) -> Wave:
+    """Play a sound faster or slower, pitch and formants with it, so that another voice says it (Ko et al. 2015).
+
+    Args:
+        sound: float32, any length.
+        percent: The speed; 110 plays 110 samples in the time of 100.
+        length: S.
+
+    Returns:
+        The first S samples, float32 (S,), zeros after the end of the sound.
+    """
+    from scipy.signal import resample_poly
+
+    played = np.asarray(resample_poly(sound, 100, percent), np.float32)[:length]
+    return np.pad(played, (0, length - len(played)))
 
 
 def add_room(window: Wave, response: Wave) -> Wave:

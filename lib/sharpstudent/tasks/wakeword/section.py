@@ -98,6 +98,12 @@ class WakewordSection(TaskSection):
     shift: NotNegative = Field(
         0.1, description="training: the word lies up to so many seconds before or after the middle of the window"
     )
+    speed: Annotated[float, Field(ge=0.0, le=0.5)] = Field(
+        0.0,
+        description="training: the window is played up to this share faster or slower, in steps of a hundredth, pitch "
+        "with it, so that one voice stands for several",
+        json_schema_extra=usual("voices sound like no person's", high=0.25),
+    )
     gain_db: NotNegative = Field(6.0, description="training: the level is changed by up to so many decibels")
     background_noise_prob: Share = Field(
         0.5, description="training: share of the windows with background sound in them"

@@ -46,6 +46,7 @@ from sharpstudent.tasks.wakeword.mixing import (
     add_background,
     add_room,
     change_level,
+    change_speed,
     mask_mel,
     measure_power,
     pass_codec,
@@ -242,7 +243,7 @@ class Windows(Samples):
         """Make the sound of a window, float32 (S,), as the teacher hears it."""
         spec, section = self.specs[index], self.section
         recording = self.recordings.read(spec.clip.path)
-        window = self._cut_window(spec, recording, rng)
+        window = self._play(spec, recording, rng)
         if not self.is_training:
             if spec.condition == CLEAN:
                 return window
@@ -258,9 +259,17 @@ class Windows(Samples):
         window = change_level(window, rng.uniform(-section.gain_db, section.gain_db))
         return pass_codec(window) if rng.random() < section.codec_prob else window
 
-    def _cut_window(self, spec: WindowSpec, recording: Wave, rng: np.random.Generator) -> Wave:
-        """Cut the window out of its recording, or put a short recording into it, over very quiet noise."""
-        section, length = self.section, self.section.samples
+    def _play(self, spec: WindowSpec, recording: Wave, rng: np.random.Generator) -> Wave:
+        """Take the window at the speed of the recording, or of training at a drawn one."""
+        length, most = self.section.samples, round(100 * self.section.speed)
+        if not (self.is_training and most):
+            return self._cut_window(spec, recording, rng, length)
+        percent = int(rng.integers(100 - most, 100 + most + 1))
+        return change_speed(self._cut_window(spec, recording, rng, math.ceil(length * percent / 100)), percent, length)
+
+    def _cut_window(self, spec: WindowSpec, recording: Wave, rng: np.random.Generator, length: int) -> Wave:
+        """Cut a window out of its recording, or put a short recording into it, over very quiet noise."""
+        section = self.section
         if spec.start is not None:
             start = round(spec.start * section.sample_rate)
             window = place_word(recording[start : start + length], length, 0)
