@@ -133,7 +133,7 @@ class Model:
         from sharpstudent.report.predictions import Prediction, build_prediction
 
         found = find_inputs(list(map(str, sources)), self._task.list_suffixes(), self._options)
-        stored = describe_stored(self._opened, self._familiar)
+        stored = describe_stored(self._opened, self._familiar, self._options)
         predictor = Predictor(self._opened, self._task, self._device, batch_size=self._batch_size, probe=self._familiar)
         for source, tables in predictor.read(found.sources, workers=workers):
             begun = time.monotonic()

@@ -239,7 +239,8 @@ class Task(ABC):
         Args:
             tables: The rows of the source as they come: `id`, the columns of its samples and, where the model was run,
                 each of its outputs. The pictures among them are not to be kept.
-            stored: The description that is stored with the model, such as its `calibration`.
+            stored: The description that is stored with the model, such as its `calibration`; under `asked` the values
+                of the options that `add_input_options` added, by name.
 
         Yields:
             Answers, of which the last one is final and the others are as far as the source has been read.

@@ -116,6 +116,8 @@ EVALUATION: dict[str, str] = {
     "--split {}": "--data SET --split all",
     "--store": "--validation SET --store",
     "--validation": "--validation SET",
+    "--video-rules {}": "--video-rules max",
+    "--views {}": "--views flip",
     "--validation SET": "--validation SET",
     "--validation {}": "--validation SET",
 }

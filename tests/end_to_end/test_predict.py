@@ -145,8 +145,9 @@ def test_the_answer_follows_the_stored_thresholds(place: Workplace) -> None:
         assert words in one["sentence"]
 
 
+@pytest.mark.parametrize("views", [(), ("--views", "flip+crops")])
 def test_scores_are_those_of_an_evaluation_to_the_last_bit(
-    place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, views: tuple[str, ...]
 ) -> None:
     from sharpstudent.tasks.deepfake.evaluation import assemble
 
@@ -158,7 +159,7 @@ def test_scores_are_those_of_an_evaluation_to_the_last_bit(
         write_picture(folder / f"{number}.png", draw_face(10 + number, 220)[0])
     ended = place.call(
         *("evaluate_model.py", "model.pth", "--data", str(tmp_path / "set"), "--out", str(tmp_path / "report")),
-        *("--workers", "0", "--rounds", "10", "--device", "cpu", "--people", "files"),
+        *("--workers", "0", "--rounds", "10", "--device", "cpu", "--people", "files", *views),
     )
     assert ended.code == 0, ended.err
     scores = (tmp_path / "report/scores.csv").read_text().splitlines()
@@ -169,7 +170,7 @@ def test_scores_are_those_of_an_evaluation_to_the_last_bit(
         evaluated[Path(unescape_cell(row["sample_id"])).parent.name] = float(unescape_cell(row["margin"]))
     # The same files in the order of the evaluation, which decides what stands in one batch.
     files = sorted((tmp_path / "set").rglob("*.png"), key=lambda path: list(evaluated).index(path.stem))
-    found = read_lines(predict(place, "model.pth", *map(str, files), "--json"))
+    found = read_lines(predict(place, "model.pth", *map(str, files), "--json", *views))
     assert {Path(name).stem: one["details"]["people"][0]["margin"] for name, one in found.items()} == evaluated
 
 
@@ -411,6 +412,8 @@ def test_options_that_contradict_each_other_or_lack_a_folder_are_refused(place: 
         (("--fps", "2", "--every-frame"), "not allowed with argument --fps"),
         (("--annotate",), "add --out answers"),
         (("--annotate", "--json"), "add --out answers"),
+        (("--views", "mirror"), "flip+crops"),
+        (("--video-rule", "median"), "is no rule to aggregate by; known: mean, max, top10"),
     ):
         ended = predict(place, "model.pth", "in/a.png", *words)
         assert ended.code == 2

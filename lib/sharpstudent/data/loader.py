@@ -54,8 +54,8 @@ def count_rows(sample: Sample) -> int:
 
 
 def pictures_to_tensor(pictures: Tensor) -> Tensor:
-    """Convert pictures from uint8 (R, H, W, 3) to float32 (R, 3, H, W) in 0..1."""
-    return pictures.permute(0, 3, 1, 2).contiguous().float().div_(255)
+    """Convert pictures from uint8 (R, ..., H, W, 3) to float32 (R, ..., 3, H, W) in 0..1."""
+    return pictures.movedim(-1, -3).contiguous().float().div_(255)
 
 
 def _join_rows(samples: Sequence[Sample], sizes: Sequence[int], groups: Sequence[str]) -> dict[str, Any]:

@@ -146,7 +146,9 @@ def open_served(command: AppCommand, task_class: type[Task], console: Console) -
             raise UserError.about(
                 f"model {opened.name}", "is named twice", remedy="give each a name of its own, as in first=MODEL"
             )
-        found[opened.name] = ServedModel(opened, task, predictor, describe_stored(opened, familiar), highest)
+        found[opened.name] = ServedModel(
+            opened, task, predictor, describe_stored(opened, familiar, command.options), highest
+        )
     return found
 
 

@@ -120,9 +120,13 @@ class Familiar:
 
 
 def _spread(values: Tensor, batch: Batch, layer: str) -> Tensor:
-    """Return values (R, D) of each row, from those of each row or of each shared input (I, D)."""
-    if len(values) == len(batch):
-        return values
+    """Return values (R, D) of each row: from those of each row, of its V views, or of each shared input (I, D).
+
+    Of several views the first counts, which is the input as it is without views.
+    """
+    views, rest = divmod(len(values), len(batch))
+    if views and not rest:
+        return values[::views]
     for name, index in batch.shared.items():
         if len(values) == len(batch.inputs[name]):
             return values[batch.inputs[index].to(values.device)]

@@ -98,7 +98,8 @@ class HighestPicture:
         """Look at a batch.
 
         Args:
-            batch: The batch, its pictures (R, 3, S, S) in 0..1.
+            batch: The batch, its pictures (R, 3, S, S) in 0..1, or views of them (R, V, 3, S, S), of which the first is
+                drawn.
             outputs: The model's outputs by name, logits (R, C) among them.
         """
         if self._picture not in batch.inputs or self._scores not in outputs:
@@ -110,7 +111,8 @@ class HighestPicture:
         row = int(shares.argmax())
         if shares[row] > self.score:
             self.score = float(shares[row])
-            self._kept = (batch.inputs[self._picture][row : row + 1].detach().clone(), int(targets[row]))
+            picture = batch.inputs[self._picture][row : row + 1]
+            self._kept = ((picture[:, 0] if picture.ndim == 5 else picture).detach().clone(), int(targets[row]))
 
     def draw(self, model: nn.Module) -> tuple[bytes, bytes | None, int] | None:
         """Draw the picture, and the picture under its heat map.

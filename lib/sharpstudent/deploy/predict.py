@@ -126,12 +126,24 @@ def build_request(
     )
 
 
-def describe_stored(opened: OpenedModel, familiar: Familiar | None) -> dict[str, Any]:
-    """Describe what is stored with a model, for `Task.describe`: its own description, and what is ordinary for it."""
+def describe_stored(
+    opened: OpenedModel, familiar: Familiar | None, options: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Describe what an answer rests on, for `Task.describe`.
+
+    Args:
+        opened: The model, with its own description.
+        familiar: What is ordinary for it.
+        options: The values of the task's own options, by name; None for the defaults.
+
+    Returns:
+        What is stored with the model, and under `asked` the options.
+    """
     return {
         **opened.about,
         "model": opened.name,
         "familiar": None if familiar is None else familiar.describe(),
+        "asked": dict(options or {}),
     }
 
 
@@ -149,7 +161,7 @@ class _Run:
     ) -> None:
         self._command, self._opened, self._task, self._console = command, opened, task, console
         self._sources, self._notes = found.sources, (*opened.notes, *found.notes)
-        self._stored = describe_stored(opened, familiar)
+        self._stored = describe_stored(opened, familiar, command.options)
         request = build_request(opened, task, command.options, self._stored)
         self._folder = None if command.out is None else PredictionFolder(command.out, request, self._say)
         self._done: dict[InputSource, Prediction] = {}

@@ -267,9 +267,23 @@ class OpenedClassifier(FrozenTeacher):
     """
 
     def forward(self, image: Tensor) -> Outputs:
-        """Compute the outputs of images (B, 3, H, W) float32 RGB in 0..1."""
-        outputs = self.model(image)
-        return outputs if self.order is None else {**outputs, "logits": outputs["logits"][:, list(self.order)]}
+        """Compute the outputs of images.
+
+        Where there are several views of each, its logits are the mean of theirs. So its log-odds are the mean, too,
+        which a temperature divides to the same whether it is applied before or after; of probabilities it would not.
+
+        Args:
+            image: (B, 3, H, W), or V views of each (B, V, 3, H, W), float32 RGB in 0..1.
+
+        Returns:
+            The outputs, logits (B, classes).
+        """
+        views = image.shape[1] if image.ndim == 5 else None
+        outputs = self.model(image if views is None else image.flatten(0, 1))
+        if self.order is None and views is None:
+            return outputs
+        logits = outputs["logits"] if self.order is None else outputs["logits"][:, list(self.order)]
+        return {**outputs, "logits": logits if views is None else logits.unflatten(0, (-1, views)).mean(1)}
 
 
 @dataclass(frozen=True)
@@ -377,7 +391,7 @@ def prepare_reopening(path: Path, reopen: Mapping[str, Any]) -> Callable[[], tup
     classes, side, cpu = tuple(reopen["classes"]), reopen["image_size"], torch.device("cpu")
     library = "timm" if reopen["architecture"] != EFFICIENTNET_B4 else "efficientnet_pytorch"
     importlib.import_module(MODULES[KINDS[path.suffix]] if path.suffix in KINDS else library)
-    picture = make_pictures(side, 1, cpu)
+    picture = make_pictures(side, reopen.get("views", 1), cpu)
 
     def build() -> tuple[nn.Module, dict[str, Tensor]]:
         if path.suffix in KINDS:  # not by open_model, which runs four pictures at once and thus needs more memory

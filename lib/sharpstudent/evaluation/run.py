@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -198,15 +198,19 @@ def _open(renderer: Renderer, request: EvaluationRequest, console: Console) -> S
 
 
 def note_equal_weights(models: Sequence[OpenedModel]) -> list[OpenedModel]:
-    """Add a note to each model with the same weights as an earlier one: a comparison of the two means nothing."""
-    first: dict[str, str] = {}
+    """Add a note to each model with the same weights as an earlier one: a comparison of the two means nothing.
+
+    Weights that read inputs of another form, such as several views of each picture, are another model.
+    """
+    first: dict[tuple[str, Hashable], str] = {}
     noted: list[OpenedModel] = []
     for opened in models:
         digest = compute_weights_hash(opened.model) if opened.model.state_dict() else opened.sha256
-        if digest in first:
-            note = f"its weights are those of {first[digest]} to the last bit: this is one model, named twice"
+        key = (digest, opened.input_key)
+        if key in first:
+            note = f"its weights are those of {first[key]} to the last bit: this is one model, named twice"
             opened = replace(opened, notes=(*opened.notes, note))
-        first.setdefault(digest, opened.name)
+        first.setdefault(key, opened.name)
         noted.append(opened)
     return noted
 

@@ -24,7 +24,9 @@ from sharpstudent.modalities.faces.detect import Tracker
 from sharpstudent.report.chart import Chart, Palette, draw_line, draw_reference, style_axes
 from sharpstudent.report.console import format_duration
 from sharpstudent.report.text import NARROW, format_probability
-from sharpstudent.tasks.deepfake.evaluation.frames import MEAN, aggregate
+from sharpstudent.tasks.deepfake.evaluation.calibration import find_stored
+from sharpstudent.tasks.deepfake.evaluation.frames import MEAN, Aggregation, aggregate
+from sharpstudent.tasks.deepfake.evaluation.set_metrics import FRAME, name_level
 from sharpstudent.tasks.deepfake.metrics import compute_margins
 from sharpstudent.tasks.deepfake.report.results import FaceDetails, Moment, PersonDetails, Thresholds, Timeline
 
@@ -93,19 +95,24 @@ def find_probability(margin: float, thresholds: Thresholds | None) -> float:
     return 0.5 * (1.0 + math.tanh(0.5 * margin / (1.0 if thresholds is None else thresholds.temperature)))
 
 
-def read_thresholds(stored: Mapping[str, Any], *, is_video: bool) -> Thresholds | None:
-    """Read the operating points of a checkpoint.
+def read_thresholds(
+    stored: Mapping[str, Any], *, is_video: bool, rule: Aggregation = MEAN, views: str | None = None
+) -> Thresholds | None:
+    """Read the operating points of a checkpoint: those of the same views and of the same rule, as no others hold.
 
     Args:
         stored: The checkpoint's description.
-        is_video: Whether the score is that of a video: the mean of its frames.
+        is_video: Whether the score is that of a video.
+        rule: The rule that makes one score of its frames. For the mean alone, the thresholds of single pictures stand
+            in where none of videos are stored.
+        views: The name of the views that are averaged; None without.
 
     Returns:
         The thresholds; None where none are stored.
     """
-    calibration = stored.get("calibration") or {}
+    calibration = find_stored(stored, views) or {}
     points = calibration.get("operating_points") or {}
-    level = "video_mean" if is_video and points.get("video_mean") else "frame"
+    level = name_level(rule) if is_video and (points.get(name_level(rule)) or rule != MEAN) else FRAME
     named = points.get(level)
     if not named:
         return None
@@ -129,7 +136,7 @@ class PersonAnswer:
     Attributes:
         outcome: The answer in one word.
         why: Why it is inconclusive; "" otherwise.
-        margin: The score: the mean of the person's probabilities, as log-odds.
+        margin: The score: the mean of the person's probabilities or another rule, as log-odds.
         probability: The calibrated probability of fake; without a stored temperature, that of the margin itself.
         is_seen: Whether the person was seen in enough frames.
     """
@@ -151,6 +158,8 @@ class Summary:
             stored: The description of the model.
         """
         self._stored, self._tracker = stored, Tracker()
+        asked = stored.get("asked") or {}
+        self._rule, self._views = Aggregation(asked.get("video_rule") or MEAN.name), asked.get("views")
         familiar = stored.get("familiar")
         self._distance = None if familiar is None else float(familiar["threshold"])
         self.people: list[Person] = []
@@ -192,7 +201,7 @@ class Summary:
     def judge(self, person: Person, thresholds: Thresholds | None) -> PersonAnswer:
         """Answer about one person by the stored thresholds."""
         margins = np.array(person.margins)
-        margin = float(aggregate(margins, np.zeros(len(margins), np.int64), MEAN)[0])
+        margin = float(aggregate(margins, np.zeros(len(margins), np.int64), self._rule)[0])
         probability = find_probability(margin, thresholds)
         why, is_seen = "", not self.is_video or len(margins) >= LEAST_FRAMES
         if not is_seen:
@@ -200,7 +209,7 @@ class Summary:
         elif person.unlike >= UNLIKE_SHARE * len(margins) and person.unlike:
             why = "the face is unlike the material that the model was made with"
         elif thresholds is None:
-            why = "no thresholds are stored with the model"
+            why = f"no thresholds{self._tell_scoring()} are stored with the model"
         elif thresholds.low <= margin < thresholds.high:
             low, high = (_tell(find_probability(one, thresholds)) for one in (thresholds.low, thresholds.high))
             why = f"that is between its thresholds, {low} and {high}"
@@ -217,7 +226,7 @@ class Summary:
         Returns:
             The answer.
         """
-        thresholds = read_thresholds(self._stored, is_video=self.is_video)
+        thresholds = read_thresholds(self._stored, is_video=self.is_video, rule=self._rule, views=self._views)
         order = np.argsort(self._tracker.rank(), kind="stable").tolist()  # the person with the largest faces first
         found = [(self.people[track], self.judge(self.people[track], thresholds)) for track in order]
         number_of = {track: number for number, track in enumerate(order, 1)}
@@ -244,6 +253,11 @@ class Summary:
             charts=charts,
             pictures=self._list_pictures(found, thresholds),
         )
+
+    def _tell_scoring(self) -> str:
+        """Tell how scores are made, where that is not the default: `of videos by max in the views flip`."""
+        of_videos = f" of videos by {self._rule.name}" if self.is_video and self._rule != MEAN else ""
+        return of_videos + ("" if self._views is None else f" in the views {self._views}")
 
     def _write_sentence(
         self, found: list[tuple[Person, PersonAnswer]], chosen: int | None, thresholds: Thresholds | None
@@ -284,12 +298,17 @@ class Summary:
             highest = [second for _, _, second, _ in sorted(found[chosen][0].moments, reverse=True)[:3]]
             moments = dict.fromkeys(format_duration(second) for second in sorted(highest))
             yield f"The highest scores are at {', '.join(moments)}."
+        if chosen is not None and (self._views is not None or (self.is_video and self._rule != MEAN)):
+            yield f"Scores are those{self._tell_scoring()}; thresholds that were chosen otherwise do not hold for them."
         if chosen is not None and thresholds is not None:
             yield f"Probability and thresholds were chosen on {thresholds.chosen_on}."
             if self.is_video and thresholds.level == "frame":
                 yield "The thresholds are those of single pictures: none of videos are stored with the model."
         if chosen is not None and thresholds is None:
-            yield "Thresholds come from labelled files: python evaluate_model.py MODEL --validation SET --store"
+            also = "" if self._views is None else f" --views {self._views}"
+            also += f" --video-rules {self._rule.name}" if self.is_video and self._rule != MEAN else ""
+            advice = "Thresholds come from labelled files: python evaluate_model.py MODEL --validation SET --store"
+            yield advice + also
         if chosen is not None:
             yield (
                 "Whether it is unlike the model's material was not checked: no reference is stored with the model."

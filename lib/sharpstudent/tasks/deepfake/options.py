@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sharpstudent.core.arguments import add_option, read_number
+from sharpstudent.modalities.faces.views import VIEWS
 
 LABELS = ("real", "fake")  # by their numbers
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
@@ -44,6 +45,10 @@ def add_input_options(inputs: Any, models: Any) -> None:
     which.add_argument("--fps", metavar="X", type=number, help="frames of each second of a video")
     which.add_argument("--every-frame", action="store_true", help="all frames of a video")
     add_option(inputs, OPTIONS, "--min-face", help="smaller faces are not judged, px (%(default)s)")
+    text = f"score by the mean over views of a face: {', '.join(VIEWS)} (default: the crop alone)"
+    inputs.add_argument("--views", choices=VIEWS, help=text)
+    text = "a person's score in a video: mean (default), max, top10 (mean of the highest 10 %%) or top5frames"
+    inputs.add_argument("--video-rule", metavar="RULE", type=_read_rule, help=text)
     text = "with --out: also each video with its faces marked, and its sound (extra `video`)"
     inputs.add_argument("--annotate", action="store_true", help=text)
     text = "which of its two outputs means fake: 0 or 1; needed where its file does not say it"
@@ -55,6 +60,16 @@ def add_input_options(inputs: Any, models: Any) -> None:
         models.add_argument(option, metavar="R,G,B", type=_read_colours, help=f"{text} (default: nothing)")
     text = "its averaged weights (EMA), where it has plain ones, too"
     models.add_argument("--use-ema", action="store_true", help=text)
+
+
+def _read_rule(text: str) -> str:
+    from sharpstudent.metrics.checks import MetricError
+    from sharpstudent.tasks.deepfake.evaluation.frames import Aggregation
+
+    try:
+        return Aggregation(text).name
+    except MetricError as error:
+        raise ArgumentTypeError(str(error)) from None
 
 
 def _read_colours(text: str) -> tuple[float, float, float]:

@@ -4,7 +4,7 @@ Faces are found, located and cropped as `evaluate_model.py` does with folders, s
 pixels and score. Decoding and the search for faces overlap: each runs in a thread of its own.
 
 A sample is one frame: a row a face. A frame without a face to judge, and a remark about the file, is a sample without
-inputs, whose row has the reason. Legend: k faces of a frame, S side of the network's input [px].
+inputs, whose row has the reason. Legend: k faces of a frame, V views of each, S side of the network's input [px].
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from sharpstudent.core.types import InputSource, Sample
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.deploy.predictor import ReadAhead
 from sharpstudent.modalities.faces.detect import turn_back
-from sharpstudent.modalities.faces.sample import make_single
 from sharpstudent.modalities.faces.video import (
     SampledVideo,
     TimedFrame,
@@ -33,6 +32,7 @@ from sharpstudent.modalities.faces.video import (
     iterate_sampled,
     iterate_video,
 )
+from sharpstudent.modalities.faces.views import list_views, make_views
 from sharpstudent.tasks.deepfake.layouts.listing import VIDEO_SUFFIXES
 from sharpstudent.tasks.deepfake.prepare.crop_clip import VERSION, load_networks
 from sharpstudent.tasks.deepfake.prepare.crop_frame import FrameCropper, Networks, Picture
@@ -72,7 +72,8 @@ def read_input(source: InputSource, *, image_size: int) -> Generator[Sample]:
     """Read the faces of one input.
 
     Args:
-        source: A picture, a video, a camera or a stream. Its options are `frames`, `fps`, `every_frame` and `min_face`.
+        source: A picture, a video, a camera or a stream. Its options are `frames`, `fps`, `every_frame`, `min_face` and
+            `views`.
         image_size: The side of the network's input S [px].
 
     Yields:
@@ -197,17 +198,18 @@ def _make_sample(source: InputSource, frame: _Frame, cropper: FrameCropper, side
         return _make_remark(frame, error.reason)
     except (cv2.error, ValueError, ArithmeticError, MemoryError) as error:
         return _make_remark(frame, f"cannot be cut ({type(error).__name__})")
-    rng = np.random.default_rng(0)  # draws nothing: there is no augmentation
-    pictures = [make_single(cut.image, cut.box_xyxy, rng, side, train=False) for _, cut in faces]
+    named = source.options.get("views")
+    views = list_views(named)
+    pictures = np.stack([make_views(cut.image, cut.box_xyxy, side, views) for _, cut in faces])
     return Sample(
-        inputs={"image": np.stack(pictures)},
+        inputs={"image": pictures[:, 0] if named is None else pictures},
         rows={
             "id": (f"{source.name}/{frame.index:06d}",) * len(faces),
             **_repeat(frame, "", len(faces)),
             "box": tuple(
                 tuple(map(float, turn_back(face.box_xyxy, picture.image, picture.turned))) for face, _ in faces
             ),
-            "picture": tuple(map(_encode, pictures)),
+            "picture": tuple(map(_encode, pictures[:, 0])),
         },
     )
 

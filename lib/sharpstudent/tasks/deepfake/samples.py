@@ -19,6 +19,7 @@ from sharpstudent.core.types import Sample
 from sharpstudent.data.dataset import Samples, UnreadableSample
 from sharpstudent.modalities.faces.operations import Step
 from sharpstudent.modalities.faces.sample import FacePair, make_pair, prepare_single
+from sharpstudent.modalities.faces.views import list_views, make_views
 from sharpstudent.tasks.deepfake.sources.face import Face
 
 
@@ -186,6 +187,29 @@ class LabelledFaces(FaceSamples):
         return DrawnSample((image,), (face.label,), applied)
 
 
+class ViewedFaces(LabelledFaces):
+    """Labelled faces in V views each: the input `image` is uint8 (1, V, S, S, 3), the first view that of the base."""
+
+    def __init__(self, faces: Sequence[Face], *, image_size: int, views: str) -> None:
+        """Keep the faces; nothing is read yet.
+
+        Args:
+            faces: The faces.
+            image_size: Side of the pictures [px].
+            views: The name of the views, a key of `VIEWS`.
+        """
+        super().__init__(faces, image_size=image_size, train=False)
+        self._views = list_views(views)
+
+    def make(self, index: int, rng: np.random.Generator) -> Sample:
+        """Make the views of one picture; the arguments are those of `LabelledFaces.make`."""
+        face = self._faces[index]
+        loaded = face.read()
+        box = None if loaded.boxes is None else loaded.boxes[0]
+        images = make_views(loaded.image, box, self._image_size, self._views)
+        return build_sample(face, images[None], labels=(face.label,), ids=(face.name,))
+
+
 def build_sample(
     face: Face, images: NDArray[np.uint8], *, labels: Sequence[int], ids: Sequence[str], **rows: Any
 ) -> Sample:
@@ -193,7 +217,7 @@ def build_sample(
 
     Args:
         face: The face.
-        images: uint8 (k, S, S, 3) RGB.
+        images: uint8 (k, S, S, 3) RGB, or views of them (k, V, S, S, 3).
         labels: Real 0, fake 1, k of them.
         ids: A name for each row.
         **rows: Further columns, k values each.

@@ -26,7 +26,7 @@ from sharpstudent.models.widths import Lighter, find_lighter_width, is_clearly_l
 from sharpstudent.report.page import FIGURE_FILES, remove_earlier
 from sharpstudent.tasks.deepfake.evaluation.command_line import FaceRequest
 from sharpstudent.tasks.deepfake.evaluation.datasets import read_groups
-from sharpstudent.tasks.deepfake.evaluation.evaluation_set import FaceSet
+from sharpstudent.tasks.deepfake.evaluation.evaluation_set import FaceSet, find_input
 from sharpstudent.tasks.deepfake.evaluation.frames import Aggregation, ScoredFrames, join_frames
 from sharpstudent.tasks.deepfake.evaluation.run_validation import ValidationSet
 from sharpstudent.tasks.deepfake.metrics import compute_probabilities
@@ -191,10 +191,12 @@ def _describe_model(
     request, is_opened = session.request, number < len(session.models)
     assert isinstance(request, FaceRequest)
     calibration = measured.calibrations[number] if is_opened else None
-    without = "no temperature and thresholds are stored with it; choose them with --validation SET"
+    views = None if model.input_key is None else find_input(model.input_key).views
+    scored = "" if views is None else f" for the views {views}"
+    without = f"no temperature and thresholds are stored with it{scored}; choose them with --validation SET"
     return ModelResult(
         **model.describe(),
-        image_size=model.input_key if isinstance(model.input_key, int) else None,
+        image_size=None if model.input_key is None else find_input(model.input_key).image_size,
         figures=build_metrics(
             frames,
             calibration=calibration,

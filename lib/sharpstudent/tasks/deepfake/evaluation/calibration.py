@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
@@ -21,6 +22,7 @@ from sharpstudent.metrics.binary import describe_resolution, to_logits
 from sharpstudent.metrics.calibration import compute_ece, compute_log_loss, describe_temperature, fit_temperature
 from sharpstudent.metrics.checks import MetricError
 from sharpstudent.metrics.curves import OperatingPoint, choose_thresholds
+from sharpstudent.tasks.deepfake.evaluation.evaluation_set import find_input
 from sharpstudent.tasks.deepfake.evaluation.frames import (
     Aggregation,
     FrameTable,
@@ -36,7 +38,11 @@ MOST_KINDS = 4  # the most kinds of fake that a description names
 
 
 def calibrate_on_validation(
-    frames: ScoredFrames, *, where: str = "validation of this run", fprs: Sequence[float] = FPRS
+    frames: ScoredFrames,
+    *,
+    where: str = "validation of this run",
+    fprs: Sequence[float] = FPRS,
+    aggregations: Sequence[Aggregation] = AGGREGATIONS,
 ) -> CalibrationResult:
     """Fit a temperature on single frames (Guo et al. 2017) and choose operating points.
 
@@ -47,6 +53,7 @@ def calibrate_on_validation(
         frames: The validation data with the model's scores.
         where: The data in words, for readers.
         fprs: Wanted false positive rates (reals called fake), 0..1; each gets a threshold that the reals can show.
+        aggregations: The rules that score videos, where there are any; each gets thresholds of its own.
 
     Returns:
         Temperature, thresholds, and how well calibrated the scores are before and after.
@@ -55,7 +62,7 @@ def calibrate_on_validation(
         MetricError: As `choose_operating_points`: for scores that are not finite, one class, or no decision at all.
     """
     # This comes first, because it checks the frames.
-    points = choose_operating_points(frames, fprs=fprs, aggregations=choose_rules(frames))
+    points = choose_operating_points(frames, fprs=fprs, aggregations=choose_rules(frames, aggregations))
     logits, labels = to_logits(frames.margins[frames.decided]), frames.labels[frames.decided]
     temperature = fit_temperature(logits, labels)
     return CalibrationResult(
@@ -136,14 +143,28 @@ def _list_left_out(frames: ScoredFrames, fprs: Sequence[float]) -> tuple[str, ..
 
 SELECTS = "val_auc"  # the metric that selected checkpoints which do not name it
 KEY = "calibration"  # in a checkpoint's description
+KEY_OF_VIEWS = "calibration_of_views"  # there, too: a calibration by the name of the views that it was chosen with
+
+
+def find_stored(about: Mapping[str, Any], views: str | None) -> Mapping[str, Any] | None:
+    """Find the calibration that was chosen with these views: another one does not hold for them.
+
+    Args:
+        about: A checkpoint's description.
+        views: The name of the views; None without.
+
+    Returns:
+        The calibration as JSON values; None where none is stored.
+    """
+    return about.get(KEY) if views is None else (about.get(KEY_OF_VIEWS) or {}).get(views)
 
 
 def read_calibration(opened: OpenedModel) -> CalibrationResult | None:
-    """Read what the model's own file stores; None where it stores nothing.
+    """Read what the model's own file stores for the views that it is given; None where it stores nothing.
 
     Raises UserError for a calibration that cannot be read.
     """
-    stored = opened.about.get(KEY)
+    stored = find_stored(opened.about, find_input(opened.input_key).views)
     if stored is None:
         return None
     try:
@@ -159,7 +180,12 @@ def read_calibration(opened: OpenedModel) -> CalibrationResult | None:
 
 
 def choose_calibrations(
-    frames: Sequence[ScoredFrames], *, named: str, fprs: Sequence[float]
+    frames: Sequence[ScoredFrames],
+    *,
+    named: str,
+    fprs: Sequence[float],
+    views: Sequence[str | None] | None = None,
+    rules: Sequence[str] = (),
 ) -> list[CalibrationResult]:
     """Choose the calibration of each model on validation data.
 
@@ -167,6 +193,8 @@ def choose_calibrations(
         frames: The data with the scores of each model.
         named: The data in words, for readers.
         fprs: Wanted false positive rates (reals called fake), besides 1 % and 0.1 %.
+        views: The name of each model's views; None for models without.
+        rules: The names of rules that score videos, besides those that always get thresholds.
 
     Returns:
         A calibration for each model.
@@ -175,8 +203,18 @@ def choose_calibrations(
         UserError: Where the data does not allow it: one class only, or no face.
     """
     wanted = sorted({*FPRS, *fprs}, reverse=True)
+    aggregations = tuple(dict.fromkeys((*AGGREGATIONS, *map(Aggregation, rules))))
+    of_models = [None] * len(frames) if views is None else views
     try:
-        return [calibrate_on_validation(of_model, where=named, fprs=wanted) for of_model in frames]
+        return [
+            calibrate_on_validation(
+                of_model,
+                where=named if one is None else f"{named} in the views {one}",
+                fprs=wanted,
+                aggregations=aggregations,
+            )
+            for of_model, one in zip(frames, of_models, strict=True)
+        ]
     except MetricError as error:
         raise UserError.about(
             f"--validation: {named}",
@@ -215,9 +253,12 @@ def store_calibrations(
     """
     for opened, calibration in zip(models, calibrations, strict=True):
         checkpoint = load_checkpoint(opened.path)
-        about = {**checkpoint.about, KEY: calibration.model_dump(mode="json")}
+        views, content = find_input(opened.input_key).views, calibration.model_dump(mode="json")
+        of_views = {KEY_OF_VIEWS: {**checkpoint.about.get(KEY_OF_VIEWS, {}), views: content}}
+        about = {**checkpoint.about, **({KEY: content} if views is None else of_views)}
         save_checkpoint(opened.path, checkpoint.tensors, about=about)
-        say(f"stored in {opened.path}: temperature {calibration.temperature:.4g} and thresholds")
+        scored = "" if views is None else f" of the views {views}"
+        say(f"stored in {opened.path}: temperature {calibration.temperature:.4g} and thresholds{scored}")
         exported = opened.path.with_suffix(SAFETENSORS)
         if exported.is_file():
             export_model(opened.path, read_selection(about, default=SELECTS))

@@ -28,6 +28,7 @@ from sharpstudent.evaluation.command_line import (
     read_by,
     read_models,
 )
+from sharpstudent.modalities.faces.views import VIEWS
 from sharpstudent.tasks.deepfake.evaluation.set_request import DataChoices, FacesRule, Split
 from sharpstudent.tasks.deepfake.options import OPTIONS, read_label
 
@@ -122,6 +123,10 @@ def _read_colour(text: str) -> tuple[float, float, float] | None:
     return (red, green, blue) if all(map(math.isfinite, (red, green, blue))) else None
 
 
+def _read_views(text: str) -> str | None:
+    return text if text in VIEWS else None
+
+
 def _read_yes(text: str) -> bool | None:
     return {"yes": True, "no": False}.get(text)
 
@@ -134,7 +139,9 @@ _OF_MODELS: dict[str, tuple[Callable[[str], Any], str, str, str]] = {
     "mean": (_read_colour, "R,G,B", "subtracted from RGB in 0..1 (default: nothing)", "0.5,0.5,0.5"),
     "std": (_read_colour, "R,G,B", "then divided by (default: nothing)", "0.5,0.5,0.5"),
     "use_ema": (_read_yes, "YES", "yes: its averaged weights (EMA), where it has plain ones, too", "yes"),
+    "views": (_read_views, "VIEWS", f"score by the mean over views of a face: {', '.join(VIEWS)}", next(iter(VIEWS))),
 }
+_OF_SCORES = ("views",)  # of these options: those that say how a model is used, not what it is
 
 
 def _name_option(key: str) -> str:
@@ -208,10 +215,13 @@ def parse_request(argv: Sequence[str], *, script: str) -> FaceRequest:
     """
     parser = build_parser(script, _PURPOSES[script], _MORE, data="data/mine")
     _add_data_options(parser.add_argument_group("data"))
-    _add_evaluation_options(parser.add_argument_group("evaluation"))
+    evaluation = parser.add_argument_group("evaluation")
+    _add_evaluation_options(evaluation)
     group = parser.add_argument_group("models whose files do not describe them (NAME=VALUE: for that model only)")
     for key, (_, value, text, _) in _OF_MODELS.items():
-        group.add_argument(_name_option(key), metavar=f"[NAME=]{value}", action="append", default=[], help=text)
+        (evaluation if key in _OF_SCORES else group).add_argument(
+            _name_option(key), metavar=f"[NAME=]{value}", action="append", default=[], help=text
+        )
     add_running_options(parser.add_argument_group("running"), script=script, unit="face")
     read = parser.read(argv)
     models = assign_model_options(read, read_models(read, script=script))

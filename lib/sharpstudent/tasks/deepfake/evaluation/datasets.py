@@ -25,7 +25,7 @@ from sharpstudent.tasks.deepfake.dataset.manifest import MANIFEST
 from sharpstudent.tasks.deepfake.evaluation.calibration import check_storable
 from sharpstudent.tasks.deepfake.evaluation.command_line import FaceRequest
 from sharpstudent.tasks.deepfake.evaluation.crops_set import read_crops_set, read_folder_set
-from sharpstudent.tasks.deepfake.evaluation.evaluation_set import FaceSet, LabelledFaceSet
+from sharpstudent.tasks.deepfake.evaluation.evaluation_set import FaceSet, LabelledFaceSet, find_input
 from sharpstudent.tasks.deepfake.evaluation.frames import Aggregation, ScoredFrames
 from sharpstudent.tasks.deepfake.evaluation.manifest_set import find_columns, read_manifest_set
 from sharpstudent.tasks.deepfake.evaluation.robustness import choose_corruptions
@@ -227,6 +227,7 @@ def check_request(session: Session) -> None:
     if request.store:
         check_storable(session.models)
     _check_rules(request.rules)
+    _check_views(session)
     if request.robustness is not None:
         choose_corruptions(request.robustness, lambda _: None)
     _check_by(request)
@@ -248,12 +249,26 @@ def open_data(session: Session, config: RunConfig | None) -> tuple[list[FaceSet]
     """
     request = session.request
     assert isinstance(request, FaceRequest)
-    size = max(opened.input_key for opened in session.models if isinstance(opened.input_key, int))
+    size = max(find_input(opened.input_key).image_size for opened in session.models)
     sets: list[FaceSet] = [*_open_sets(request.data, session, size)]
     sets = sets or [open_validation(config, [model.path for model in request.models])]
     validation = _open_sets(request.validation, session, size, is_validation=True)
     _check_apart(sets, validation)
     return sets, validation
+
+
+def _check_views(session: Session) -> None:
+    """Raise UserError where views are asked for of pictures that are made in one form only."""
+    request = session.request
+    assert isinstance(request, FaceRequest)
+    if all(find_input(opened.input_key).views is None for opened in session.models):
+        return
+    if not request.data:
+        what = "are made of pictures that are read, and a run makes its validation data itself"
+        raise UserError.about("--views", what, expected="pictures of real and fake faces", remedy="add --data SET")
+    if request.robustness is not None:
+        what = "are not made of corrupted faces"
+        raise UserError.about("--views", what, got="--robustness", remedy="leave one of the two out")
 
 
 def _check_rules(names: Sequence[str]) -> None:

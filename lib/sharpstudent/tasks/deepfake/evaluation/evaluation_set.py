@@ -15,7 +15,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +27,24 @@ from sharpstudent.evaluation.tables import EvalSet
 from sharpstudent.tasks.deepfake.evaluation.frames import MAX, MEAN, Aggregation, ScoredFrames, aggregate, count_videos
 from sharpstudent.tasks.deepfake.metrics import compute_margins
 from sharpstudent.tasks.deepfake.report.results import DataResult
-from sharpstudent.tasks.deepfake.samples import LabelledFaces
+from sharpstudent.tasks.deepfake.samples import LabelledFaces, ViewedFaces
 from sharpstudent.tasks.deepfake.sources.face import Face
 from sharpstudent.tasks.deepfake.task import DeepfakeTask
+
+
+class FaceInput(NamedTuple):
+    """The form of a detector's inputs: the side of its pictures [px], and the name of their views; None without."""
+
+    image_size: int
+    views: str | None = None
+
+
+def find_input(input_key: Hashable) -> FaceInput:
+    """Find the form of inputs that an `OpenedModel.input_key` stands for; a number is the side without views."""
+    if isinstance(input_key, FaceInput):
+        return input_key
+    assert isinstance(input_key, int)
+    return FaceInput(input_key)
 
 
 class FaceSet(EvalSet):
@@ -195,8 +210,10 @@ class LabelledFaceSet(FaceSet):
         The substitute of an unreadable face may have another label than that face: the true labels are those of the
         set.
         """
-        assert isinstance(input_key, int)
-        return LabelledFaces(self.faces, image_size=input_key, train=False)
+        side, views = find_input(input_key)
+        if views is not None:
+            return ViewedFaces(self.faces, image_size=side, views=views)
+        return LabelledFaces(self.faces, image_size=side, train=False)
 
     def to_frames(self, table: Table, unreadable: Mapping[str, str]) -> ScoredFrames:
         """Make the set's M frames with their scores.

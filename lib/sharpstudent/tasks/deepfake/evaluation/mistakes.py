@@ -18,7 +18,7 @@ from sharpstudent.core.types import Table
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.evaluation.opened import OpenedModel
 from sharpstudent.modalities.faces.crop import compute_phash
-from sharpstudent.tasks.deepfake.evaluation.evaluation_set import FaceSet
+from sharpstudent.tasks.deepfake.evaluation.evaluation_set import FaceSet, find_input
 from sharpstudent.tasks.deepfake.evaluation.frames import ScoredFrames
 from sharpstudent.tasks.deepfake.metrics import compute_probabilities
 from sharpstudent.tasks.deepfake.report.pictures import MOST_CARDS, ReportPicture
@@ -154,8 +154,8 @@ def _list_wrong(model: Judged, sets: Sequence[FaceSet], unreadable: Sequence[dic
 
 
 def _load(model: Judged, sets: Sequence[FaceSet], one: _Wrong) -> NDArray[np.uint8] | None:
-    """Load the picture of a face as the model saw it; None where it cannot be read again."""
-    source = sets[one.place].open(model.opened.input_key)
+    """Load the picture of a face as the model saw it, without views; None where it cannot be read again."""
+    source = sets[one.place].open(find_input(model.opened.input_key).image_size)
     index, visit, place = model.tables[one.place]["key"][one.row].tolist()
     try:
         sample = source.make(index, build_generator(source.seed, 0, index + visit * len(source)))

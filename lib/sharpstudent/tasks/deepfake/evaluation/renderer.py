@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from sharpstudent.tasks.deepfake.evaluation.command_line import FaceRequest, par
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
     from sharpstudent.core.types import Batch
     from sharpstudent.evaluation.evaluate import Evaluation, Heading
@@ -105,17 +107,21 @@ class FaceRenderer(Renderer):
 
         cv2.setNumThreads(1)  # a loader process that is forked beside OpenCV's threads hangs
         options = {name: value for name, value in request.options.items() if name != "config"}  # the file says the rest
+        views = options.pop("views", None)
         classes, unstated = DeepfakeTask.classes, None
         if "fake_class" in options:  # predict.py has no labels that would show that the outputs are swapped
             fake = options.pop("fake_class")
             options["classes"] = None if fake is None else classes if fake == FAKE else classes[::-1]
             unstated = f"say which of its outputs means {classes[FAKE]}: --fake-class 1, or --fake-class 0"
         file = ModelFile(path=request.path, name=request.name, **options)
-        return open_model(file, classes=classes, device=device, unstated=unstated)
+        opened = open_model(file, classes=classes, device=device, unstated=unstated)
+        return opened if views is None else _look_at_views(opened, views)
 
     def open_task(self, opened: OpenedModel) -> Task:
         """Build the task with the size of the model's input."""
-        return self.task_class(None, {"image_size": opened.input_key})
+        from sharpstudent.tasks.deepfake.evaluation.evaluation_set import find_input
+
+        return self.task_class(None, {"image_size": find_input(opened.input_key).image_size})
 
     def check(self, session: Session) -> None:
         """Raise UserError for options that the opened models cannot meet."""
@@ -143,6 +149,7 @@ class FaceRenderer(Renderer):
         from sharpstudent.evaluation.evaluate import evaluate_models
         from sharpstudent.tasks.deepfake.evaluation.assemble import collect_frames
         from sharpstudent.tasks.deepfake.evaluation.calibration import choose_calibrations, read_calibration
+        from sharpstudent.tasks.deepfake.evaluation.evaluation_set import find_input
 
         request = session.request
         assert isinstance(request, FaceRequest)
@@ -151,7 +158,10 @@ class FaceRenderer(Renderer):
         else:
             frames = collect_frames(evaluate_models(session, self._validation))
             named = ", ".join(one.name for one in self._validation)
-            self._calibrations = choose_calibrations(frames, named=named, fprs=request.fprs)
+            views = [find_input(model.input_key).views for model in session.models]
+            self._calibrations = choose_calibrations(
+                frames, named=named, fprs=request.fprs, views=views, rules=request.rules
+            )
         return self._calibrations
 
     def find_mistakes(self, session: Session, evaluation: Evaluation) -> tuple[Sequence[Any], Sequence[Any]]:
@@ -284,11 +294,34 @@ class FaceRenderer(Renderer):
         say_results(session, results, folder)
 
 
+def _look_at_views(opened: OpenedModel, views: str) -> OpenedModel:
+    """Let a model, whose scores are then the mean over views of each face, be given these views."""
+    from sharpstudent.modalities.faces.views import VIEWS, list_views
+    from sharpstudent.tasks.deepfake.evaluation.evaluation_set import FaceInput, find_input
+
+    side, count = find_input(opened.input_key).image_size, len(list_views(views))
+
+    def make_example(samples: int, device: torch.device) -> dict[str, Tensor]:
+        pictures = opened.example(samples * count, device)["image"]
+        return {"image": pictures.unflatten(0, (samples, count))}
+
+    note = f"its scores are the mean log-odds over {count} views of each face ({views}): {VIEWS[views]}"
+    return replace(
+        opened,
+        input_key=FaceInput(side, views),
+        input_words=f" in {count} views{opened.input_words}",
+        notes=(*opened.notes, note),
+        example=make_example,
+        reopen={**opened.reopen, "views": count},
+    )
+
+
 def _open_heat_maps(opened: OpenedModel, session: Session) -> HeatMaps | None:
     from sharpstudent.deploy.heat_map import compute_heat_maps, explain_no_heat_maps
+    from sharpstudent.tasks.deepfake.evaluation.evaluation_set import find_input
 
-    assert isinstance(opened.input_key, int)
-    reason = explain_no_heat_maps(opened.model, side=opened.input_key, target=FAKE)
+    side = find_input(opened.input_key).image_size
+    reason = explain_no_heat_maps(opened.model, side=side, target=FAKE)
     if reason is not None:
         session.say(f"{opened.name}: no heat maps: {reason}")
         return None

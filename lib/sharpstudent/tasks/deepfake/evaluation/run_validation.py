@@ -15,7 +15,7 @@ from sharpstudent.core.errors import UserError
 from sharpstudent.core.types import Table
 from sharpstudent.data.dataset import Samples
 from sharpstudent.evaluation.tables import note_validation
-from sharpstudent.tasks.deepfake.evaluation.evaluation_set import FaceSet, build_data_result
+from sharpstudent.tasks.deepfake.evaluation.evaluation_set import FaceSet, build_data_result, find_input
 from sharpstudent.tasks.deepfake.evaluation.frames import ScoredFrames, build_frames
 from sharpstudent.tasks.deepfake.evaluation.manifest_set import find_columns
 from sharpstudent.tasks.deepfake.metrics import compute_margins
@@ -48,8 +48,7 @@ class ValidationSet(FaceSet):
 
     def open(self, input_key: Hashable) -> Samples:
         """Open the samples at the size of a network's input [px]. Raises UserError where it is no longer there."""
-        assert isinstance(input_key, int)
-        return self._build(input_key)[1]
+        return self._build(find_input(input_key).image_size)[1]
 
     def to_frames(self, table: Table, unreadable: Mapping[str, str]) -> ScoredFrames:
         """Make frames as the run itself did.

@@ -409,7 +409,7 @@ class Thresholds(Plain):
         low: Below this margin, there is no sign.
         false_alarms: The share of reals beyond `high`, where the thresholds were chosen.
         found: The share of fakes beyond `low`, there.
-        level: Of what the thresholds are: `frame` or `video_mean`.
+        level: Of what the thresholds are: `frame`, or of videos by a rule, such as `video_mean`.
         chosen_on: The data on which they were chosen, in words.
     """
 
