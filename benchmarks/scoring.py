@@ -8,6 +8,8 @@ real groups of pictures. A clip is one row and a person is one group: frames of 
 is the picture itself, without film. A face's box comes from its photo, moved along the path, with the scatter of a
 detector. Differences are paired, by the library's bootstrap over people: 95 % intervals.
 
+Two people: beside each person stands a real one, and the rules for several faces have to find out who is fake.
+
 Calibration: half of the people choose temperature and thresholds, as `evaluate_model.py --validation OWN --fpr 0.05
 --store` does, and the other half shows what they and the stored ones are worth. Cost is processor time over that of the
 plain score: of cropping and network alone, and with the search for faces, which views do not repeat.
@@ -264,6 +266,33 @@ def measure_rules(scores: Scores, condition: str, rounds: int) -> list[dict[str,
     return rows
 
 
+def measure_people(scores: Scores, condition: str, rounds: int) -> list[dict[str, Any]]:
+    """Compare the rules for several people, where a real one stands beside each: the person who comes next."""
+    of_clips = scores.margins[condition]
+    people = list(dict.fromkeys(person for person, _ in of_clips))
+    beside = dict(zip(people, people[1:] + people[:1], strict=True))
+    faces = [np.stack([of_clips[name][:, 0], of_clips[beside[name[0]], 0][:, 0]], 1) for name in of_clips]
+
+    def average(margins: NDArray[np.float64]) -> float:
+        flat = margins.ravel()
+        return float(aggregate(flat, np.zeros(len(flat), np.int64), Aggregation("mean"))[0])
+
+    rules: dict[str, Callable[[NDArray[np.float64]], float]] = {
+        "largest, the right one": lambda of_clip: average(of_clip[:, 0]),
+        "max of a frame": lambda of_clip: average(of_clip.max(1)),
+        "mean of a frame": average,
+        "people followed": lambda of_clip: max(average(of_person) for of_person in of_clip.T),
+    }
+    tables = {name: _build_table(list(of_clips), np.array([*map(rule, faces)])) for name, rule in rules.items()}
+    rows = list[dict[str, Any]]()
+    for name, table in tables.items():
+        auc = compute_interval(AUC, table, rounds=rounds)
+        gain = compute_paired(AUC, table, tables["max of a frame"], rounds=rounds)
+        rows.append({"rule": name, "auc": to_list(auc), "over_max": to_list(gain)})
+        print(f"  two people: {name:22} AUC {tell(auc)}   over max {tell(gain, sign='+')}", flush=True)
+    return rows
+
+
 def measure_calibration(scores: Scores, condition: str, rounds: int, seed: int) -> dict[str, Any]:
     """Compare the stored temperature and thresholds with those that half of the people choose, on the other half."""
     of_clips = scores.margins[condition]
@@ -406,7 +435,8 @@ def main() -> None:
             print(f"{scores.opened.name}, {condition}: {people} people, a real and a fake of each", flush=True)
             rules = measure_rules(scores, condition, read.rounds)
             calibration = measure_calibration(scores, condition, read.rounds, read.seed)
-            of_model[condition] = {"rules": rules, "calibration": calibration}
+            beside = [] if condition == PHOTO else measure_people(scores, condition, read.rounds)
+            of_model[condition] = {"rules": rules, "calibration": calibration, "two people": beside}
         for view, cost in of_model["costs"].items():
             print(f"  cost of {view:11} " + ", ".join(f"{name} {value:.2f}" for name, value in cost.items()))
         found["models"][scores.opened.name] = of_model

@@ -25,7 +25,7 @@ from sharpstudent.report.chart import Chart, Palette, draw_line, draw_reference,
 from sharpstudent.report.console import format_duration
 from sharpstudent.report.text import NARROW, format_probability
 from sharpstudent.tasks.deepfake.evaluation.calibration import find_stored
-from sharpstudent.tasks.deepfake.evaluation.frames import MEAN, Aggregation, aggregate
+from sharpstudent.tasks.deepfake.evaluation.frames import LEAST_FRAMES, MEAN, Aggregation, aggregate
 from sharpstudent.tasks.deepfake.evaluation.set_metrics import FRAME, name_level
 from sharpstudent.tasks.deepfake.metrics import compute_margins
 from sharpstudent.tasks.deepfake.report.results import FaceDetails, Moment, PersonDetails, Thresholds, Timeline
@@ -34,7 +34,6 @@ FAKE_LIKELY: Final = "fake_likely"
 NO_SIGN: Final = "no_sign"
 INCONCLUSIVE: Final = "inconclusive"
 WANTED = "fpr_1pct"  # the operating point of "fake likely"; without it, the stored one of the fewest false alarms
-LEAST_FRAMES = 3  # of a person in a video: fewer support no answer
 UNLIKE_SHARE = 0.5  # of a person's faces beyond the distance, from which on the person is unlike the reference
 MOMENTS, STRIP, PEOPLE_SHOWN = 6, 12, 5
 PARTIAL_SECONDS = 10.0  # between two partial answers

@@ -103,3 +103,36 @@ def test_a_reason_for_a_frame_that_has_a_face_is_a_remark_and_no_missing_decisio
     quarantine = next(CACHE.glob("*/quarantine.csv")).read_text()
     assert quarantine.count("1 more below 65 px") == 3
     assert (len(found), len(found.frames), found.about.without_decision) == (3, 3, {})
+
+
+PEOPLE = [  # the second person of `fake` is the one who is fake
+    *(make_face(frame, 1, "fake", frame, 0) for frame in range(4)),
+    *(make_face(10 + frame, 1, "fake", frame, 1) for frame in range(1, 4)),
+    make_face(20, 1, "fake", 3, 2),  # a bystander, seen once
+    *(make_face(30 + frame, 0, "real", frame, 0) for frame in range(3)),
+]
+
+
+def test_people_are_followed_and_the_likeliest_fake_one_stands_for_the_clip(tmp_path: Path) -> None:
+    write_set(tmp_path / "set", PEOPLE)
+    found = open_one(tmp_path / "set", split="test", faces="person")
+    said = {"fake/0": [0.5, 0.9, 0.1, 0.1], "fake/1": [0.7, 0.7, 0.7], "fake/2": [0.99], "real/0": [0.2, 0.3, 0.4]}
+    places = {key: iter(values) for key, values in said.items()}
+    assert found.people_of is not None
+    people = zip(found.labels.tolist(), (found.people_of % 2**32).tolist(), strict=True)
+    margins = [to_margin(next(places[f"{'fake' if label else 'real'}/{person}"])) for label, person in people]
+    frames = found.build_frames(np.array(margins), {})
+    assert frames.decided.all()
+    # The frame without the second person has the score of whoever is there; the bystander of one frame never counts.
+    probabilities = 1 / (1 + np.exp(-frames.margins))
+    np.testing.assert_allclose(probabilities, [0.5, 0.7, 0.7, 0.7, 0.2, 0.3, 0.4], rtol=0, atol=1e-12)
+    assert "most likely fake by the mean of their frames" in found.faces_rule
+
+
+def test_where_a_clip_shows_one_person_following_changes_nothing(tmp_path: Path) -> None:
+    write_set(tmp_path / "set", PEOPLE[:4] + PEOPLE[-3:])
+    margins = np.linspace(-1, 1, 7)
+    one, two = (
+        open_one(tmp_path / "set", split="test", faces=rule).build_frames(margins, {}) for rule in ("largest", "person")
+    )
+    np.testing.assert_array_equal(one.margins, two.margins)

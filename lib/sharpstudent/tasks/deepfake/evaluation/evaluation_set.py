@@ -24,7 +24,16 @@ from sharpstudent.core.naming import printable
 from sharpstudent.core.types import Table
 from sharpstudent.data.dataset import Samples
 from sharpstudent.evaluation.tables import EvalSet
-from sharpstudent.tasks.deepfake.evaluation.frames import MAX, MEAN, Aggregation, ScoredFrames, aggregate, count_videos
+from sharpstudent.metrics.checks import number_names
+from sharpstudent.tasks.deepfake.evaluation.frames import (
+    LEAST_FRAMES,
+    MAX,
+    MEAN,
+    Aggregation,
+    ScoredFrames,
+    aggregate,
+    count_videos,
+)
 from sharpstudent.tasks.deepfake.metrics import compute_margins
 from sharpstudent.tasks.deepfake.report.results import DataResult
 from sharpstudent.tasks.deepfake.samples import LabelledFaces, ViewedFaces
@@ -144,7 +153,7 @@ def count_reasons(reasons: Iterable[str]) -> dict[str, int]:
 
 
 # The rule that makes one score of a frame's faces. With `largest` there is one face, and its maximum is its score.
-AGGREGATIONS: dict[str, Aggregation] = {"largest": MAX, "max": MAX, "mean": MEAN}
+AGGREGATIONS: dict[str, Aggregation] = {"largest": MAX, "max": MAX, "mean": MEAN, "person": MAX}
 
 
 @dataclass(frozen=True)
@@ -166,6 +175,8 @@ class LabelledFaceSet(FaceSet):
         uncounted: For each frame whose label is not known, why it has no face; such frames are not in `frames`.
         notes: Lines for the user.
         columns: As in `table`.
+        people_of: The number of the person whom each face shows, int64 (N,), where people are followed through a clip
+            and the likeliest fake one stands for it; None where all faces count.
         task: The task, which turns outputs into rows.
     """
 
@@ -183,6 +194,7 @@ class LabelledFaceSet(FaceSet):
     uncounted: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     columns: Path | None = None
+    people_of: NDArray[np.int64] | None = None
     task: DeepfakeTask = field(default_factory=DeepfakeTask, init=False)
 
     def __len__(self) -> int:
@@ -265,12 +277,31 @@ class LabelledFaceSet(FaceSet):
         if np.shape(margins) != faces.shape:
             raise ValueError(f"{self.name}: margins of shape {np.shape(margins)} for {len(faces)} faces")
         is_read = ~np.isin(faces, list(self._find_unreadable(unreadable)))
+        if self.people_of is not None:
+            is_read[is_read] = self._find_likeliest(np.asarray(margins, np.float64)[is_read], faces[is_read])
         scores, decided = np.zeros(len(self.frames)), np.zeros(len(self.frames), np.bool_)
         some, of_some = np.unique(self.frame_of[faces[is_read]], return_inverse=True)
         if len(some):
             read = np.asarray(margins, np.float64)[is_read]
             scores[some], decided[some] = aggregate(read, of_some.astype(np.int64), self.how), True
         return replace(self.frames, margins=scores, decided=decided)
+
+    def _find_likeliest(self, margins: NDArray[np.float64], faces: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Find which of the faces (n,) stand for their frames: those of each clip's likeliest fake person.
+
+        A person's score is the mean over the frames, as predict.py judges; who is seen in fewer than `LEAST_FRAMES` of
+        them counts only where everybody is. In a frame without that person all faces stand.
+        """
+        assert self.people_of is not None
+        _, clip_of_frame = number_names(self.frames.clip_ids)
+        frames = self.frame_of[faces]
+        _, first, person_of = np.unique(self.people_of[faces], return_index=True, return_inverse=True)
+        clips, scores = clip_of_frame[frames[first]], aggregate(margins, person_of.astype(np.int64), MEAN)
+        is_seen = np.bincount(person_of) >= LEAST_FRAMES
+        order = np.lexsort((scores, is_seen, clips))  # the last one of a clip is the likeliest
+        is_last = np.append(clips[order][1:] != clips[order][:-1], True)
+        is_chosen = np.isin(person_of, order[is_last])
+        return is_chosen | ~np.isin(frames, frames[is_chosen])
 
     def _describe(self, unreadable: Mapping[str, str]) -> DataResult:
         reasons = dict(self.faceless)

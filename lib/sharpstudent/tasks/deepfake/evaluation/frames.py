@@ -37,6 +37,7 @@ from sharpstudent.metrics.checks import (
 from sharpstudent.tasks.deepfake.metrics import compute_margins
 from sharpstudent.tasks.deepfake.task import BLEND, FAKE
 
+LEAST_FRAMES = 3  # of a person in a video: fewer support no answer about them
 _NAME = re.compile(r"(?:(?P<mean>mean)|(?P<max>max)|top(?P<top>[1-9][0-9]*)(?P<frames>frames)?)(?P<margin>_margin)?")
 
 

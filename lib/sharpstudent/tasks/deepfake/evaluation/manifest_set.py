@@ -193,6 +193,8 @@ RULES: dict[str, str] = {
     "largest": "the largest person of each clip, one face a frame; a frame that shows only others has no decision",
     "max": "all faces of a frame, which is as fake as the face that is most likely fake",
     "mean": "all faces of a frame, by the mean of their probabilities of fake",
+    "person": "of each clip the person who is most likely fake by the mean of their frames; a frame without them "
+    "counts as its likeliest face",
 }
 
 
@@ -275,6 +277,7 @@ def read_manifest_set(
             *_describe_preparation(manifest, faces),
         ),
         columns=find_columns(manifest.folder),
+        people_of=_make_keys(rows.clips.codes[numbers], rows.face_index[numbers]) if faces == "person" else None,
     )
 
 

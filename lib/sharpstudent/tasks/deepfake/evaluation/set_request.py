@@ -8,7 +8,7 @@ from typing import Literal
 
 from sharpstudent.core.naming import printable
 
-FacesRule = Literal["largest", "max", "mean"]
+FacesRule = Literal["largest", "max", "mean", "person"]
 Split = Literal["test", "val", "train", "all"]
 
 
