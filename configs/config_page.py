@@ -288,7 +288,7 @@ A config is a JSON file; `//` and `/* */` comments and trailing commas are allow
 | samples per batch | `stage1.batch_size`, else `batch_size` | `stage2.batch_size`, else max(1, `batch_size` // 4) |
 | learning rate | `stage1.lr`, else 2 x `lr` | `stage2.lr`, else `lr` |
 | loss | hard labels | alpha x hard labels + (1 - alpha) x T^2 x KL to the teacher |
-| starts from | `student_init` | `pretrained_student_weights` |
+| starts from | `start`, else `student_init` | `pretrained_student_weights` |
 | teacher | none; `teacher_weights` is not opened | `teacher` with `teacher_weights`, or the list `teachers` |
 
 **Alpha is the weight of the hard labels.** It goes from `alpha_start` to `alpha_end` in four stairs over

@@ -85,6 +85,8 @@ class Task(ABC):
             predictions.json; a task with a `describe` of its own names its own, or has none there.
         pretrained: Further values of the key `student_init`, each with the `module:function` that loads such weights
             into a model, as `models.pretrained.load_imagenet` does.
+        facts_of_data: The names of the facts (`facts`) that say what a model learnt from and not what it reads: the
+            model that a run starts from may differ in them.
         heat_map_class: The number of the class that heat maps show the evidence for; None for the likeliest one.
         commands: Further subcommands of `sharpstudent`, each with the `module:function` that takes its words.
         scripts: Scripts of the repository, each with the subcommand that is the same.
@@ -101,6 +103,7 @@ class Task(ABC):
     renderer: ClassVar[str | None] = None
     details: ClassVar[str | None] = "sharpstudent.report.predictions:ValueDetails"
     pretrained: ClassVar[Mapping[str, str]] = {}
+    facts_of_data: ClassVar[tuple[str, ...]] = ()
     heat_map_class: ClassVar[int | None] = None
     commands: ClassVar[Mapping[str, str]] = {}
     scripts: ClassVar[Mapping[str, str]] = {}

@@ -197,6 +197,8 @@ PASTED: dict[str, str] = {
     "python {} --resume {} --set patience=null": "tests/end_to_end/test_selection_run.py",
     "python {} {} {} --task {}": "tests/end_to_end/test_invented_tasks.py",
     "python evaluate_model.py {}": "tests/end_to_end/test_export_model.py",
+    "python compare_models.py {}": "tests/end_to_end/test_fine_tuning.py",
+    "--set {}=RUN": "tests/end_to_end/test_fine_tuning.py",
 }  # fmt: skip
 HERE = {
     "python evaluate_model.py MODEL --validation SET --store": "test_advised_options_of_an_evaluation_are_accepted",

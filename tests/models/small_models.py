@@ -22,6 +22,11 @@ class PictureModels:
     classes = ("real", "fake")
     pretrained: Mapping[str, str] = {"imagenet": "sharpstudent.models.pretrained:load_imagenet"}
 
+    facts_of_data: tuple[str, ...] = ("fakes",)
+
+    def facts(self) -> dict[str, Any]:
+        return {"classes": list(self.classes), "image_size": 32}
+
     def build_student(self, spec: ModelSpec) -> Classifier:
         return build_classifier(spec.name, classes=len(self.classes), dropout=spec.dropout, options=spec.options)
 

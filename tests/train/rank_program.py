@@ -19,6 +19,7 @@ from sharpstudent.criterion.weighted_sum import WeightedSum, WeightedTerm
 from sharpstudent.optim.average import WeightAverage
 from sharpstudent.optim.build import LossScale
 from sharpstudent.optim.cheap_sam import CheapSAM, SamVariant, find_norm_parameters
+from sharpstudent.optim.start_weights import StartWeights
 from sharpstudent.train.rank_step import RankStep
 from sharpstudent.train.step import TrainStep
 from tiny_models import (
@@ -145,8 +146,12 @@ def run_cases(ranks: Ranks | None) -> dict[str, Any]:
         "asam": {"asam": True},
         "one part": {"parts": 1},
         "adamw": {"base": "adamw"},
+        "pulled": {},
     }.items():
         step = build(ranks, **settings)
+        if name == "pulled":  # towards other weights than it has, so that the pull counts from the first step on
+            step.start = StartWeights(step.student, pull=0.5)
+            step.start.load_state_dict({key: 0.5 * value for key, value in step.student.state_dict().items()})
         made[name] = describe(step, take(step, ranks, 50 if name == "plain" else 8))
     for name, variant in VARIANTS.items():
         step = vary(ranks, variant)

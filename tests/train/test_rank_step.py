@@ -25,7 +25,7 @@ from tiny_runs import make_config
 from torch import nn
 
 TESTS = Path(__file__).resolve().parents[1]
-EXACT = ("plain", "asam", "one part", "adamw", "projection", *VARIANTS)
+EXACT = ("plain", "asam", "one part", "adamw", "pulled", "projection", *VARIANTS)
 
 
 @pytest.fixture(scope="module")

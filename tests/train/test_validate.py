@@ -41,7 +41,7 @@ def validate(tmp_path: Path, metric: str, student: float, average: float) -> tup
     config = validator.run.config
     training = config.training.model_copy(update={"selection_metric": metric})
     run = replace(validator.run, config=config.model_copy(update={"training": training}))
-    step: Any = SimpleNamespace(student=Reader(1.0), average=SimpleNamespace(model=Reader(2.0)))
+    step: Any = SimpleNamespace(student=Reader(1.0), average=SimpleNamespace(model=Reader(2.0)), start=None)
     return replace(validator, run=run).validate_epoch(step), step
 
 

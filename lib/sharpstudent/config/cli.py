@@ -6,6 +6,7 @@ Every mistake is a `UserError` with a remedy.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -147,6 +148,8 @@ def parse_command_line(argv: Sequence[str], *, stage: Stage, find_task: FindTask
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # its search of all installed packages takes time
     _refuse_several_processes(stage)
     read = _build_parser(stage).read(argv, lambda read: _list_keys(read, stage, find_task))
+    if getattr(read, "start", None) is not None:
+        read.overrides.append(f"start={json.dumps(read.start, ensure_ascii=False)}")
     _check_combination(read, stage)
     return _Command(read, stage, find_task).build()
 
@@ -178,6 +181,9 @@ def _build_parser(stage: Stage) -> Parser:
     add("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[], help=text)
     text = "the task, in place of the key `task`: an installed one, or package.module:Class, looked up beside "
     add_option(parser, SHARED, "--task", help=text + "CONFIG and in the current folder")
+    if stage == 1:
+        text = "start from this trained model, in place of the key `start`: a run, a checkpoint, or the name of one "
+        add("--start", metavar="MODEL", type=expand_path, help=text + "that comes with the package")
     add("--print-config", action="store_true", help="print the resolved config and the weights by epoch; open nothing")
     text = "print the layers of the models by name, with the shapes of their outputs; needs no data and no weights"
     add("--list-layers", action="store_true", help=text)

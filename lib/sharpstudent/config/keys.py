@@ -135,6 +135,11 @@ class FlatKeys(PresetKeys, ComputeSection, OptimizerKeys, TrainingKeys, RunKeys,
         default="random",
         description="first weights: `imagenet` (a file under weights/, else the hub), `random`, or a file of weights",
     )
+    start: PathText | None = Field(
+        default=None,
+        description="stage 1 starts from this trained model, its head included, in place of student_init: a run, a "
+        "checkpoint, the name of a model that comes with the package, or a glob, which takes the newest that fits",
+    )
     student_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
         0.3,
         description="dropout before the student's head",
@@ -190,7 +195,16 @@ class FlatKeys(PresetKeys, ComputeSection, OptimizerKeys, TrainingKeys, RunKeys,
 
 _BOTH_STAGES = (
     *("epoch", "batch_size", "batch_per_rank", "lr", "optimizer", "rho", *OptimizerKeys.model_fields),
-    *("ema_decay", "selection_metric", "patience", "micro_batch_size", "terms", "tune"),
+    *(
+        "ema_decay",
+        "start_share",
+        "norm_statistics",
+        "selection_metric",
+        "patience",
+        "micro_batch_size",
+        "terms",
+        "tune",
+    ),
 )
 _OWN_RULES = {
     "stage1": {

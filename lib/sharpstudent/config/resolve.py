@@ -144,6 +144,8 @@ def name_weights_key(config: RunConfig, index: int) -> str:
     return f"teachers[{index}].weights"
 
 
+HELD_BY = {"l2_start": 0.0, "start_share": 0.0, "norm_statistics": "batch"}  # keys, with the value that does nothing
+START_KEYS: dict[Stage, str] = {1: "start", 2: "pretrained_student_weights"}  # the trained model of a stage
 USUAL_ASAM_RHO = 0.4  # papers use 0.5 to 1.0 with asam and 0.02 to 0.1 without
 LONGEST_NAME = 100  # characters; a folder's name may have 255 bytes, and ours adds the config's name and the date
 
@@ -177,7 +179,7 @@ def resolve(
     """
     own = take_stage(keys, stage)
     problems = [*check_name(name), *check_allow(allow), *_check_models(own), *_check_order(keys, stage)]
-    problems += [*check_teachers(keys), *check_schedules(keys, own, stage)]
+    problems += [*check_teachers(keys), *check_schedules(keys, own, stage), *_check_start(own, stage)]
     if stage == 2:
         problems += _check_weights(own, allow)
     criterion = resolve_loss(keys, own, stage, task, problems)
@@ -200,7 +202,7 @@ def resolve(
             options=options,
             init=own.student_init,
             dropout=own.student_dropout,
-            weights=own.pretrained_student_weights if stage == 2 else None,
+            weights=getattr(own, START_KEYS[stage]),
             use_ema=own.student_use_ema,
             tune=own.tune,
         ),
@@ -400,6 +402,36 @@ def _check_sam(own: FileKeys) -> Iterator[Problem]:
                 got=f"{one} {show(given[one])} and {other} {show(given[other])}",
                 remedy=f"leave {one} or {other} out",
             )
+
+
+def _check_start(own: FileKeys, stage: Stage) -> Iterator[Problem]:
+    """Check that the keys which hold a model near its start have one, and can do what they say."""
+    given = {key: getattr(own, key) for key, idle in HELD_BY.items() if getattr(own, key) != idle}
+    key = START_KEYS[stage]
+    if given and getattr(own, key) is None:
+        yield Problem(
+            " and ".join(given),
+            f"{'need' if len(given) > 1 else 'needs'} the model that stage {stage} starts from, and there is none",
+            expected=f"{key}: a run, a checkpoint, or a model that comes with the package",
+            got=f"{key} null",
+            remedy=f"for stage {3 - stage} alone, move it into the group stage{3 - stage}; else --set {key}=RUN",
+        )
+    longest = compute_peak(own.lr, own.epoch) * own.l2_start
+    if longest > 1.0:
+        yield Problem(
+            "l2_start",
+            "is so large that a step would carry each weight beyond its value at the start",
+            expected=f"at most 1 / lr, {show(1.0 / compute_peak(own.lr, own.epoch))}",
+            got=show(own.l2_start),
+            remedy="lower it, or lr",
+        )
+    if own.start_share and own.tune not in ("all", "norms", "head"):
+        yield Problem(
+            "start_share",
+            "averages weights, and the factors of low-rank adapters (tune lora) are none",
+            expected='tune "all", "norms" or "head"',
+            remedy="take l2_start, which acts on adapters, too; or another tune",
+        )
 
 
 def _check_weights(own: FileKeys, allow: Sequence[str]) -> Iterator[Problem]:

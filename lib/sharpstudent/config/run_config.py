@@ -270,7 +270,7 @@ class StudentSection(Frozen):
         name: Name of the architecture.
         init: Where its first weights come from: `imagenet`, `random`, or a file.
         dropout: Dropout rate before the head.
-        weights: The stage-1 checkpoint that stage 2 starts from.
+        weights: The trained model that the stage starts from: `start` in stage 1, in stage 2 the stage-1 checkpoint.
         use_ema: Whether the averaged weights of a file are taken where it has plain ones, too.
         options: Further options of the model.
         tune: What of it learns.
@@ -359,6 +359,13 @@ class OptimizerKeys(Frozen):
         default=0.0,
         description="weight decay, on weights only (no biases, no norm layers)",
         json_schema_extra=usual("it then outweighs the loss, and the weights shrink to nothing", high=0.5),
+    )
+    l2_start: Annotated[float, Field(ge=0.0, le=1e5)] = Field(
+        default=0.0,
+        exclude_if=operator.not_,
+        description="L2-SP (Li et al. 2018): pulls every weight that learns towards its value in the trained model "
+        "that the stage starts from, as weight_decay pulls towards 0: a gradient in sgd, decoupled in adamw, which "
+        "needs values a thousand times as large",
     )
     rho_end: Radius | None = Field(
         default=None, description="SAM radius at the end, reached linearly after the warm-up; default: rho throughout"
@@ -501,6 +508,19 @@ class TrainingKeys(Frozen):
         description="keep an exponential moving average of the weights with this decay, such as 0.999; it is validated "
         "too, and the better of the two is kept",
         json_schema_extra=usual("the average then is the weights of the last step or two, at twice the cost", low=0.5),
+    )
+    norm_statistics: Literal["batch", "start"] = Field(
+        default="batch",
+        exclude_if=lambda kind: kind == "batch",
+        description="what BatchNorm normalises by in training: batch, that of the batch, and its running statistics "
+        "follow; start, the running statistics of the model that the stage starts from, which then stay as they are",
+    )
+    start_share: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        default=0.0,
+        exclude_if=operator.not_,
+        description="WiSE-FT (Wortsman et al. 2022): what is validated and kept is the average of the trained weights "
+        "and of the model that the stage starts from, which has this share; training itself goes on from the former",
+        json_schema_extra=usual("hardly anything of what is learnt is then kept", high=0.9),
     )
 
 

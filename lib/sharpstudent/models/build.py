@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from sharpstudent.config.resolve import name_weights_key
+from sharpstudent.config.resolve import START_KEYS, name_weights_key
 from sharpstudent.config.run_config import RunConfig, TeacherSection
 from sharpstudent.core.archive import find_file
 from sharpstudent.core.errors import ProblemList, UserError
@@ -24,6 +24,7 @@ from sharpstudent.core.types import Batch, ModelSpec, list_class_names
 from sharpstudent.models.forward import select_inputs
 from sharpstudent.models.hooks import describe_layers, describe_shape, list_layers
 from sharpstudent.models.teachers import FrozenTeacher, TeacherEnsemble, name_layer, name_teacher
+from sharpstudent.models.trained_start import check_start
 from sharpstudent.models.vision import UNIT_NORM
 from sharpstudent.models.weight_files import read_stated_options, read_tensors, read_timm_config
 from sharpstudent.models.weights import (
@@ -49,6 +50,15 @@ class ModelSource(Protocol):
         """See the class."""
         ...
 
+    @property
+    def facts_of_data(self) -> tuple[str, ...]:
+        """The names of facts in which the model that a run starts from may differ."""
+        ...
+
+    def facts(self) -> dict[str, Any]:
+        """JSON values that a checkpoint keeps."""
+        ...
+
     def build_student(self, spec: ModelSpec) -> nn.Module:
         """Build a student with random weights."""
         ...
@@ -63,17 +73,23 @@ class ModelSource(Protocol):
 
 
 def build_student(
-    config: RunConfig, task: ModelSource, *, resumed: bool = False, say: Callable[[str], None] = print
+    config: RunConfig,
+    task: ModelSource,
+    *,
+    resumed: bool = False,
+    say: Callable[[str], None] = print,
+    tell_start: Callable[[Path], None] = lambda path: None,
 ) -> nn.Module:
     """Build the student and load the weights that it starts from.
 
-    Stage 1 starts from `student_init`, stage 2 from a stage-1 checkpoint. Stage 2 never downloads weights.
+    Stage 1 starts from `start` or `student_init`, stage 2 from a stage-1 checkpoint. Stage 2 never downloads weights.
 
     Args:
         config: The config of the run.
         task: Builds the model.
         resumed: Whether a run is resumed: its saved state then gives the weights, and no other file is needed.
         say: Gets the lines that say where the weights come from.
+        tell_start: Gets the file of the trained model that it starts from, if it does.
 
     Raises:
         UserError: When weights are missing or do not fit.
@@ -83,10 +99,15 @@ def build_student(
     partial = "partial-weights" in config.allow
     if resumed:
         return model
-    if config.stage == 2 and section.weights is not None:
-        key, use_ema = "pretrained_student_weights", section.use_ema
-        path = _load_trained(model, section.weights, key, "student", partial, say, classes=classes, use_ema=use_ema)
+    if section.weights is not None:
+        key, use_ema = START_KEYS[config.stage], section.use_ema
+        path = find_trained(section.weights, model, key, say, classes=classes)
+        note = check_start(path, config, task.facts(), task.facts_of_data) if config.stage == 1 else None
+        _load_trained(model, path, key, "student", partial, say, classes=classes, use_ema=use_ema)
         check_form(path, section.options, f"{key} = {str(path)!r}")
+        if note is not None:
+            say(note)
+        tell_start(path)
     elif section.init == "random":
         say(f"student {section.name}: random weights, as asked for (student_init: random)")
     elif section.init in task.pretrained:
@@ -172,9 +193,8 @@ def _build_teacher(
     if section.weights is not None:
         needs_head, named = section.head == "loaded", section.classes or classes
         use_ema = section.use_ema
-        path = _load_trained(
-            model, section.weights, key, who, partial, say, needs_head=needs_head, classes=named, use_ema=use_ema
-        )
+        path = find_trained(section.weights, model, key, say, classes=named)
+        _load_trained(model, path, key, who, partial, say, needs_head=needs_head, classes=named, use_ema=use_ema)
         check_form(path, make_teacher_spec(section).options, f"{key} = {str(path)!r}")
         _note_other_form(section, path, who, say)
     elif section.init == "none" and any(True for _ in model.parameters()):
@@ -313,22 +333,20 @@ def print_layers(config: RunConfig, task: ModelSource, *, say: Callable[[str], N
             say(f"  {line}")
 
 
-def _load_trained(
-    model: nn.Module,
-    pattern: str,
-    key: str,
-    who: str,
-    partial: bool,
-    say: Callable[[str], None],
-    *,
-    needs_head: bool = True,
-    classes: Sequence[str] = (),
-    use_ema: bool = False,
+def find_trained(
+    pattern: str, model: nn.Module, key: str, say: Callable[[str], None], *, classes: Sequence[str] = ()
 ) -> Path:
-    """Load trained weights, print a line about them, and return their file.
+    """Find the file of trained weights that a key of the config names, and print notes on the choice.
 
-    With `classes`, in the order of the file's logits, a required head with another number of classes is an error that
-    names both numbers.
+    Args:
+        pattern: A path, a pattern as of `glob`, or the name of a model that comes with the package.
+        model: The model that the file must fit.
+        key: The key, for messages.
+        say: Gets the notes.
+        classes: The classes in the order of the file's logits.
+
+    Raises:
+        UserError: Where there is none, or none that fits.
     """
     path, notes = find_fitting_weights(pattern, model, key=key, classes=classes)
     for note in notes:
@@ -339,7 +357,26 @@ def _load_trained(
             what="does not exist",
             remedy=advise_weights(key, pattern),
         )
-    path = find_file(path)
+    return find_file(path)
+
+
+def _load_trained(
+    model: nn.Module,
+    path: Path,
+    key: str,
+    who: str,
+    partial: bool,
+    say: Callable[[str], None],
+    *,
+    needs_head: bool = True,
+    classes: Sequence[str] = (),
+    use_ema: bool = False,
+) -> None:
+    """Load trained weights and print a line about them.
+
+    With `classes`, in the order of the file's logits, a required head with another number of classes is an error that
+    names both numbers.
+    """
     tensors = read_tensors(path, say, use_ema=use_ema)
     match = match_tensors(model, tensors, classes)
     found = count_head_classes(match.tensors)
@@ -356,4 +393,3 @@ def _load_trained(
     where = str(path)
     line = load_weights(model, tensors, where=where, needs_head=needs_head, allow_partial=partial, classes=classes)
     say(f"{who} {line}")
-    return path

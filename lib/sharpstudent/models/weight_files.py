@@ -154,14 +154,15 @@ def read_timm_config(path: Path) -> dict[str, Any]:
     return found | ({"classes": tuple(names)} if isinstance(names, list) else {})
 
 
-def read_stated_options(path: Path) -> dict[str, Any] | None:
-    """Read the options that a checkpoint of this program states for its model.
+def read_statement(path: Path) -> dict[str, Any] | None:
+    """Read what a checkpoint of this program states of its model.
 
     Args:
         path: The file: a .pth, with or without the JSON beside it, or a .safetensors.
 
     Returns:
-        The options, {} for a model without any; None for a file that does not describe itself.
+        `architecture`, `task` (None where it is not said), `options` and `facts` ({} likewise); None for a file that
+        does not describe itself.
     """
     about: Any = read_about(path)
     try:
@@ -169,10 +170,21 @@ def read_stated_options(path: Path) -> dict[str, Any] | None:
             about = read_metadata(path)
         elif about is None and path.suffix == ".pth":
             about = parse_json(load_plain(path).get("about", "{}"))
-        options: Any = about.get("options", {}) if about and "architecture" in about else None
-        return parse_json(options) if isinstance(options, str) else options
+        if not about or "architecture" not in about:
+            return None
+        groups = {name: about.get(name, {}) for name in ("options", "facts")}
+        groups = {name: parse_json(one) if isinstance(one, str) else one for name, one in groups.items()}
+        if not all(isinstance(one, dict) for one in groups.values()):
+            return None
+        return {"architecture": about["architecture"], "task": about.get("task"), **groups}
     except (AttributeError, TypeError, ValueError):
         return None
+
+
+def read_stated_options(path: Path) -> dict[str, Any] | None:
+    """Read the options that a checkpoint states for its model; {} for none, None where it does not describe itself."""
+    stated = read_statement(path)
+    return None if stated is None else stated["options"]
 
 
 Sets = dict[tuple[str, ...], dict[str, Tensor]]

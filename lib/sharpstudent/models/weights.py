@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from sharpstudent.config.run_config import SCRIPTS, advise_stage_1, advise_teacher
 from sharpstudent.core.arguments import advise_make
 from sharpstudent.core.errors import UserError
+from sharpstudent.core.shipped import find_shipped, hint_shipped
 from sharpstudent.models.weight_files import EXAMPLES, RENAMED, normalise, read_tensors
 
 # Of this project, of timm, of efficientnet-pytorch, of torchvision.
@@ -290,7 +291,7 @@ def find_fitting_weights(
     Metrics play no part, because runs on different data cannot be compared by them.
 
     Args:
-        pattern: A path, or a pattern as of `glob`.
+        pattern: A path, a pattern as of `glob`, or the name of a model that comes with the package.
         model: The model that the file must fit.
         key: The config's key, for messages.
         classes: The classes in the order of the file's logits.
@@ -301,8 +302,9 @@ def find_fitting_weights(
     Raises:
         UserError: Where no file fits; the message lists what is there.
     """
-    if not glob.has_magic(pattern) or Path(pattern).is_file():
-        return Path(pattern), []
+    shipped = find_shipped(pattern)
+    if shipped is not None or not glob.has_magic(pattern) or Path(pattern).is_file():
+        return shipped or Path(pattern), []
     # File time, then name: run folders end in their date, which breaks ties within a second.
     candidates = [Path(found) for found in glob.glob(pattern, recursive=True)]
     candidates = sorted(candidates, key=lambda path: (path.stat().st_mtime_ns, str(path)), reverse=True)
@@ -337,6 +339,8 @@ def advise_weights(key: str, pattern: str) -> str:
     Returns:
         The remedy of a message.
     """
+    if key == "start":
+        return f"name a run, a checkpoint or a glob of them; {hint_shipped(pattern)}"
     if "teacher" not in key:
         return f"run stage 1 first: {advise_stage_1(pattern)}; or name the file"
     if command := advise_teacher(pattern):

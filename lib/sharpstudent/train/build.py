@@ -25,6 +25,7 @@ from sharpstudent.models.hooks import hook_features
 from sharpstudent.models.teachers import FrozenTeacher, TeacherEnsemble
 from sharpstudent.optim.average import WeightAverage
 from sharpstudent.optim.build import LossScale, build_optimizer
+from sharpstudent.optim.start_weights import StartWeights
 from sharpstudent.task import Task, plural
 from sharpstudent.train.step import TrainStep
 
@@ -132,7 +133,10 @@ def build_step(
     if compute.sync_batch_norm:
         share_batch_norm(student, device, ranks)
     decay = config.training.ema_decay
-    average = None if decay is None else WeightAverage(student, decay=decay)  # before the hooks: it needs no hooks
+    # Both before the hooks: copies of the student need none.
+    average = None if decay is None else WeightAverage(student, decay=decay)
+    pull, share = config.optimizer.l2_start, config.training.start_share
+    start = StartWeights(student, pull=pull, share=share) if pull or share else None
     example = task.example_batch(PROBE_ROWS).to(device, memory_format=memory_format)
     shapes = hook_layers(config.criterion, student, teacher, example, task.terms)
     criterion = build_criterion(config.criterion, shapes, task.example_batch(CHECK_ROWS), task.terms)
@@ -150,6 +154,7 @@ def build_step(
         build_optimizer(config.optimizer, student, extra=criterion.module),
         config.optimizer.clip_norm,
         average=average,
+        start=start,
         autocast=DTYPES[compute.precision],
         loss_scale=LossScale(device.type) if compute.precision == "fp16" else None,
         recomputes=compute.gradient_checkpointing,

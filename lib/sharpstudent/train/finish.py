@@ -40,12 +40,14 @@ REPORT_NAME = "report.html"
 LARGEST_CONFIG = 100_000  # bytes: larger JSON files beside a config are data
 
 
-def describe_checkpoint(config: RunConfig, task: Task) -> dict[str, Any]:
+def describe_checkpoint(config: RunConfig, task: Task, *, start: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Collect what a later program needs to rebuild the model, as JSON values.
 
     Args:
         config: The config of the run.
         task: The task; its facts are part of the description.
+        start: The file of the trained model that the run starts from, with its sha256; None for a run without one, and
+            for one that is resumed: its state keeps it.
     """
     facts, student = task.facts(), config.student.model_dump(mode="json")
     return {
@@ -59,6 +61,7 @@ def describe_checkpoint(config: RunConfig, task: Task) -> dict[str, Any]:
         "run": config.name,
         "seed": config.seed,
         "selection_metric": f"{PREFIX}{config.training.selection_metric}",
+        **({} if start is None else {"start": dict(start)}),
     }
 
 
@@ -181,6 +184,8 @@ def _say_what_follows(run: Run, task: Task, checkpoint: Path) -> tuple[str, ...]
     that names a teacher goes on with stage 2. A run resumed without its CONFIG knows only the config's name; its own
     config.json has another form.
     """
+    if run.config.student.weights is not None:
+        return _say_forgetting(run)
     own = run.config_path or Path("configs") / f"{run.config.config_name}.json"
     words = [word for word in run.overrides if not word.startswith("stage1.")]
     of_the_data = [word for word in words if re.split(r"[.=]", word)[0] in type(task).Section.model_fields]
@@ -204,6 +209,18 @@ def _say_what_follows(run: Run, task: Task, checkpoint: Path) -> tuple[str, ...]
             words = [*of_the_data, f"teacher_weights={checkpoint}"]
             return (f"{nothing} This model can teach the student of {path}. Next:", _start(path, others, words))
     return (f"{nothing} Next, how good it is:", f"  python evaluate_model.py {shlex.quote(str(run.folder))}")
+
+
+def _say_forgetting(run: Run) -> tuple[str, ...]:
+    """Say how to see what a run that started from a trained model has learnt, and what it has forgotten."""
+    models = (f"BEFORE={run.config.student.weights}", f"AFTER={run.folder}")
+    command = f"  python compare_models.py {' '.join(map(shlex.quote, models))}"
+    return (
+        "Next, what it has learnt, on the validation data of this run:",
+        command,
+        "and what it has forgotten, on data like that which the start was made with:",
+        f"{command} --data SET",
+    )
 
 
 def _read_configs_beside(own: Path, task: str) -> dict[Path, dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from torch import nn
@@ -10,6 +10,7 @@ from torch import nn
 from sharpstudent.config.cli import CommandLine
 from sharpstudent.core.naming import printable_lines
 from sharpstudent.models.build import ModelSource, build_student, build_teachers, print_layers
+from sharpstudent.models.trained_start import describe_start
 from sharpstudent.registry import build_task
 from sharpstudent.train.build import build_step, open_training_data
 from sharpstudent.train.callbacks import Callback
@@ -48,7 +49,8 @@ def run_stage(command: CommandLine, callbacks: Sequence[Callback] = ()) -> tuple
     run = open_run(command)
     has_state = run.is_resumed or run.replay is not None  # which the student's weights come from
     with checking(run) as problems:
-        student = problems.attempt(_build_tuned, run, task, has_state)
+        started: list[Path] = []
+        student = problems.attempt(_build_tuned, run, task, has_state, started.append)
         is_distilled = config.stage == 2
         teacher = problems.attempt(build_teachers, config, task, say=run.say) if is_distilled else None
         data = None if run.replay else problems.attempt(open_training_data, task, config.training.selection_metric)
@@ -61,16 +63,17 @@ def run_stage(command: CommandLine, callbacks: Sequence[Callback] = ()) -> tuple
     if step.answers is not None:
         example, epochs = task.example_batch(2).to(run.device), run.config.training.epochs
         run.say(step.answers.describe(example, len(data.train), epochs))
-    trainer = Trainer(run, task, data, step, describe_checkpoint(config, task), callbacks if run.is_first else ())
+    about = describe_checkpoint(config, task, start=describe_start(started[0]) if started else None)
+    trainer = Trainer(run, task, data, step, about, callbacks if run.is_first else ())
     result = trainer.fit()
     close_stage(run, task, data, result)
     return None if result is None else (run.folder, result)
 
 
-def _build_tuned(run: Run, task: ModelSource, has_state: bool) -> nn.Module:
+def _build_tuned(run: Run, task: ModelSource, has_state: bool, tell_start: Callable[[Path], None]) -> nn.Module:
     """Build the student, and freeze what of it is not to learn."""
     section = run.config.student
-    student = build_student(run.config, task, resumed=has_state, say=run.say)
+    student = build_student(run.config, task, resumed=has_state, say=run.say, tell_start=tell_start)
     tuned = tune_model(student, section.tune)
     if tuned is not None:
         run.say(f"student {section.name}: {tuned}")

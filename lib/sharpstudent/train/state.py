@@ -49,6 +49,7 @@ class TrainState:
         skipped_in_a_row: Steps skipped since the last one that was taken.
         sums: The sums of the numbers that the epoch's steps logged, and the number of these steps.
         start: Metrics of the student that stage 2 began with, by name; None before they are known.
+        started_from: Name and sha256 of the file of the trained model that the run started from; None without one.
         parts: The number of micro-batches in a batch, if it was raised when memory ran out.
         unreadable: Reason by path of each sample that could not be read.
         told_ratio: Whether the advice on the terms' balance has been given.
@@ -63,6 +64,7 @@ class TrainState:
     skipped_in_a_row: Annotated[int, Field(ge=0)] = 0
     sums: dict[str, float] = field(default_factory=dict[str, float])
     start: dict[str, float] | None = None
+    started_from: dict[str, str] | None = None
     parts: Annotated[int, Field(ge=1)] | None = None
     unreadable: dict[str, str] = field(default_factory=dict[str, str])
     told_ratio: bool = False
@@ -117,9 +119,9 @@ def capture_step(step: TrainStep, device: torch.device) -> dict[str, Any]:
         device: The device on which it computes.
 
     Returns:
-        The state dictionaries of the student and the optimiser, of the criterion's parameters, the average and the loss
-        scale if the run has them, and the random states, those of all ranks if there are several. All ranks must call
-        this together.
+        The state dictionaries of the student and the optimiser, of the criterion's parameters, the average, the weights
+        of the start and the loss scale if the run has them, and the random states, those of all ranks if there are
+        several. All ranks must call this together.
     """
     state = {
         "model": step.student.state_dict(),
@@ -128,6 +130,7 @@ def capture_step(step: TrainStep, device: torch.device) -> dict[str, Any]:
         "rng_of_ranks": _gather_rng(step, device),
         "criterion": step.criterion.module.state_dict(),
         "average": None if step.average is None else step.average.state_dict(),
+        "start": None if step.start is None else step.start.state_dict(),
         "loss_scale": None if step.loss_scale is None else step.loss_scale.state_dict(),
     }
     return {name: value for name, value in state.items() if value}
@@ -159,6 +162,8 @@ def restore_step(step: TrainStep, tensors: Mapping[str, Any]) -> None:
             step.average.load_state_dict(tensors["average"])
         else:  # the average was switched on by a permitted change of the config, and begins now
             step.average.update(step.student)
+    if step.start is not None:
+        step.start.load_state_dict(tensors["start"])
     if step.loss_scale is not None and "loss_scale" in tensors:
         step.loss_scale.load_state_dict(tensors["loss_scale"])
     restore_rng_state(tensors["rng"])
@@ -230,6 +235,10 @@ def refuse_other_model(state: Checkpoint, step: TrainStep, about: Mapping[str, A
         if state.about.get(key) != about.get(key)
     ]
     changes += list_misfits(state.tensors, step)
+    if step.start is not None and "start" not in state.tensors:
+        changes.append(
+            "the weights that the run started from: absent in the file, and l2_start or start_share needs them"
+        )
     if changes:
         raise UserError.about(
             where=f"--resume {folder}",
@@ -287,7 +296,9 @@ def describe_disk_space(run: Run, step: TrainStep) -> str:
     return check_disk_space(
         run.folder if run.is_resumed else Path(config.output_root),
         step.student.state_dict(),
-        optimizer_copies={"sgd": 1, "adamw": 2}[config.optimizer.base] + (config.training.ema_decay is not None),
+        optimizer_copies={"sgd": 1, "adamw": 2}[config.optimizer.base]
+        + (config.training.ema_decay is not None)
+        + (step.start is not None),
         keep_best=min(config.training.keep_best, config.training.epochs),
         resumed=run.is_resumed,
     )
@@ -346,7 +357,7 @@ def resume_run(
             state = TrainState.from_json(stored.about["position"])
             if not may_change and (state.epoch > run.config.training.epochs + 1 or state.step > steps_per_epoch):
                 raise ValueError(f"position: epoch {state.epoch}, step {state.step} lie beyond the run's end")
-            for name in ("model", "criterion", "optimizer", "average"):
+            for name in ("model", "criterion", "optimizer", "average", "start"):
                 _check_numbers(stored.tensors.get(name), name)
             refuse_other_model(stored, step, about, run.folder)
             restore_step(step, stored.tensors)

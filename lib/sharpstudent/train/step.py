@@ -30,6 +30,7 @@ from sharpstudent.models.forward import run_model
 from sharpstudent.optim.average import WeightAverage
 from sharpstudent.optim.build import LossScale
 from sharpstudent.optim.sam import SAM
+from sharpstudent.optim.start_weights import StartWeights
 from sharpstudent.train.transaction import Transaction, find_norm_layers
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class TrainStep:
         optimizer: SAM over the base optimiser.
         clip_norm: Largest L2 norm of the gradient that is applied.
         average: The average of the student's weights, updated with each step; a term may learn from it.
+        start: The weights that the stage started from, where the student is held near them.
         autocast: The dtype to compute in (bf16, fp16), None for that of the weights.
         loss_scale: Needed for fp16.
         parts: The number of micro-batches in a batch.
@@ -79,6 +81,7 @@ class TrainStep:
     optimizer: SAM
     clip_norm: float
     average: WeightAverage | None = None
+    start: StartWeights | None = None
     autocast: torch.dtype | None = None
     loss_scale: LossScale | None = None
     parts: int = 1
@@ -158,6 +161,8 @@ class TrainStep:
             agreement=None if agreement is None else float(agreement),
         )
         snapshot.copy_update()
+        if self.start is not None:
+            self.start.pull_back(self.optimizer)
         if self.loss_scale is None:
             self.optimizer.step()
         else:

@@ -90,7 +90,7 @@ class Trainer:
         items = min(size, len(data.train) * data.train.repeats)
         own = items if run.ranks is None else -(-items // run.ranks.count)
         self._retry = MemoryRetry(run, step, own, task.example_batch(2))
-        self._state = TrainState()
+        self._state = TrainState(started_from=self._about.pop("start", None))
         self._last_save = time.monotonic()
         self._slow_steps = SlowSteps(run.device.type, torch.get_num_threads())
         for note in data.notes:
@@ -226,8 +226,8 @@ class Trainer:
 
     def _train_epoch(self) -> None:
         """Take the remaining steps of the epoch."""
-        start_training(self._step.student)
         config, ranks = self._run.config, self._run.ranks
+        start_training(self._step.student, keeps_statistics=config.training.norm_statistics == "start")
         keys = self._sampler.batches(self._state.epoch, start_step=self._state.step)
         loader = load_batches(
             self._data.train,
@@ -418,9 +418,18 @@ class Trainer:
 
     def _save_model(self, path: Path, validated: ValidationResult) -> None:
         calibration = self._task.calibrate(validated.table)
-        about = {**self._about, "epoch": self._state.epoch, **drop_undefined(validated.metrics)}
+        about = {
+            **self._about,
+            **self._describe_start(),
+            "epoch": self._state.epoch,
+            **drop_undefined(validated.metrics),
+        }
         about |= {"calibration": calibration} if calibration else {}
         save_checkpoint(path, {"model": merge_state(validated.model)}, about=about)
+
+    def _describe_start(self) -> dict[str, Any]:
+        """The file that the run started from, with its sha256; {} for none."""
+        return {} if self._state.started_from is None else {"start": self._state.started_from}
 
     def _save_state(self) -> None:
         """Save the state to resume from. Of several ranks all take part, and the first writes."""
@@ -431,7 +440,12 @@ class Trainer:
         save_run_state(
             self._run.weights_folder,
             tensors=tensors,
-            progress={**self._about, "position": self._state.to_json(), "selection": self._selection.state()},
+            progress={
+                **self._about,
+                **self._describe_start(),
+                "position": self._state.to_json(),
+                "selection": self._selection.state(),
+            },
         )
         self._last_save = time.monotonic()
 

@@ -95,20 +95,22 @@ class Validator:
     def validate_epoch(self, step: TrainStep) -> ValidationResult:
         """Validate the student and, if its weights are averaged, the average.
 
-        The better one is selected; if both are equal, the student.
+        The better one is selected; if both are equal, the student. Where a share of the start is to be kept, both are
+        first averaged with it.
         """
         metric = self.run.config.training.selection_metric
-        name, model = f"{PREFIX}{metric}", step.student
+        name, model = f"{PREFIX}{metric}", step.student if step.start is None else step.start.mix(step.student)
         own, table = self.validate(model)
         metrics: dict[str, Any] = dict(own)
         metrics |= {f"{STUDENT}{key}": value for key, value in self.task.inspect_student(step.student).items()}
         if step.average is not None:
-            averaged, averaged_table = self.validate(step.average.model)
+            average = step.average.model if step.start is None else step.start.mix(step.average.model)
+            averaged, averaged_table = self.validate(average)
             is_average = self.task.metrics[metric].is_better(averaged[name], own[name])
             metrics |= {f"{key}_ema": value for key, value in averaged.items()}
             metrics["selected"] = "ema" if is_average else "student"
             if is_average:
-                own, table, model = averaged, averaged_table, step.average.model
+                own, table, model = averaged, averaged_table, average
         return ValidationResult(metrics, own[name], own, table, model)
 
 

@@ -51,6 +51,7 @@ class DeepfakeTask(ClassificationTask):
     group_unit = "person"
     details = "sharpstudent.tasks.deepfake.report.results:FaceDetails"
     renderer = "sharpstudent.tasks.deepfake.evaluation.renderer:FaceRenderer"
+    facts_of_data = ("fakes",)
     heat_map_class = 1  # fake
     commands: ClassVar[Mapping[str, str]] = {
         name: f"sharpstudent.tasks.deepfake.commands:{name}" for name in ("prepare", "swaps", "check", "leaks")

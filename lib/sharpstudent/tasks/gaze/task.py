@@ -41,6 +41,7 @@ class GazeTask(Task):
     section: GazeSection
     metrics: ClassVar[Mapping[str, Metric]] = METRICS
     details = "sharpstudent.tasks.gaze.gaze_answer:LookDetails"
+    facts_of_data = ("layout",)
     unit, group_unit = "head", "group"  # a person where the labels name people, else a picture
     renderer = "sharpstudent.tasks.gaze.gaze_renderer:GazeRenderer"
     _is_training = False  # whether the training split has been opened

@@ -46,6 +46,7 @@ class WakewordTask(ClassificationTask):
     details = "sharpstudent.tasks.wakeword.spoken_answer:RecordingDetails"
     unit = "window"
     group_unit = "speaker"
+    facts_of_data = ("word",)
     pretrained: ClassVar[Mapping[str, str]] = {"pretrained": "sharpstudent.tasks.wakeword.wav2vec2:load_pretrained"}
     renderer = "sharpstudent.tasks.wakeword.renderer:WakewordRenderer"
 

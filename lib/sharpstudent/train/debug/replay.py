@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sharpstudent.config.resolve import name_weights_key
+from sharpstudent.config.resolve import START_KEYS, name_weights_key
 from sharpstudent.config.run_config import RunConfig
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.types import Batch, StepResult
@@ -61,9 +61,9 @@ def replay_step(run: Run, step: TrainStep, path: Path) -> None:
     restore_calibrations(run.config, teachers, folder / "logs")
     batch = kept.batch.to(run.device, memory_format=choose_memory_format(run.config.compute))
     try:
-        _restore(step, kept)
+        _restore(run, step, kept)
         result = step(batch, kept.progress)
-        _restore(step, kept)  # the inspected step may have updated weights and statistics
+        _restore(run, step, kept)  # the inspected step may have updated weights and statistics
         bad_weights = _find_bad_tensors(step.student)
         seen = inspect_step(step, batch, kept.progress)
     except Exception as error:
@@ -86,7 +86,7 @@ def replay_step(run: Run, step: TrainStep, path: Path) -> None:
         run.say(line)
 
 
-def _restore(step: TrainStep, kept: Skipped) -> None:
+def _restore(run: Run, step: TrainStep, kept: Skipped) -> None:
     """Restore the state before the step, and the settings of the step."""
     device = next(step.student.parameters()).device.type
     random = {name: value for name, value in kept.state["rng"].items() if name in ("torch", "python", device)}
@@ -94,7 +94,7 @@ def _restore(step: TrainStep, kept: Skipped) -> None:
     step.optimizer.set_lr(kept.settings["lr"])
     step.optimizer.set_rho(kept.settings["rho"])
     step.parts = int(kept.settings["parts"])
-    start_training(step.student)
+    start_training(step.student, keeps_statistics=run.config.training.norm_statistics == "start")
 
 
 def _describe_outcome(kept: Skipped, result: StepResult, computer: Mapping[str, Any]) -> list[str]:
@@ -201,8 +201,8 @@ def _advise(config: RunConfig, batch: Batch, result: StepResult, bad_weights: Se
         ]
     if bad_weights:
         start = f"student_init = {config.student.init!r}"
-        if config.stage == 2 and config.student.weights is not None:
-            start = f"pretrained_student_weights = {config.student.weights!r}"
+        if config.student.weights is not None:
+            start = f"{START_KEYS[config.stage]} = {config.student.weights!r}"
         return [f"to fix: the student's weights were not finite before this step; it began with {start}"]
     precision = config.compute.precision
     precise = [] if precision == "fp32" else [f"  --set precision=fp32  (now {precision})"]
