@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "lib" / "sharpstudent"
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
-MOST_FILES = 220 + 63  # engine, first task, new features (decisions 18, 34, 38); a further task adds its own
+MOST_FILES = 220 + 65  # engine, first task, new features (decisions 18, 34, 38, 42); a further task adds its own
 ALIKE = {
     "__init__": "a package",
     "build": "from the config to the objects of its package",
