@@ -12,7 +12,8 @@ Two people: beside each person stands a real one, and the rules for several face
 
 Calibration: half of the people choose temperature and thresholds, as `evaluate_model.py --validation OWN --fpr 0.05
 --store` does, and the other half shows what they and the stored ones are worth. Cost is processor time over that of the
-plain score: of cropping and network alone, and with the search for faces, which views do not repeat.
+plain score: of cropping and network alone, and with the search for faces, which views do not repeat. After Ctrl-C the
+figures are those of the people so far.
 """
 
 from __future__ import annotations
@@ -225,11 +226,10 @@ class Scores:
         self.opened = opened
         self.margins: dict[str, dict[tuple[str, int], NDArray[np.float64]]] = {}
 
-    def add(self, condition: str, person: str, label: int, shots: Shots) -> None:
-        """Score a clip."""
+    def score(self, shots: Shots) -> NDArray[np.float64]:
+        """Compute the margins of each frame and view of a clip."""
         cut = cut_views(self.opened, shots, EVERY)
-        margins = compute_margins(self.opened, cut.reshape(-1, *cut.shape[2:])).reshape(cut.shape[:2])
-        self.margins.setdefault(condition, {})[person, label] = margins
+        return compute_margins(self.opened, cut.reshape(-1, *cut.shape[2:])).reshape(cut.shape[:2])
 
     def make_table(self, condition: str, view: str, rule: str) -> Table:
         """Make a row for each clip; rule: how frames make one score, or `one frame`."""
@@ -419,15 +419,19 @@ def main() -> None:
     named = [ModelRequest(path, name) for name, path in map(split_model, read.models)]
     models = [Scores(renderer.open_model(request, cpu)) for request in named]
     people, timed = 0, list[Shots]()
-    for scene in list_scenes(read.photos, read.people, read.blending, read.seed):
-        for condition, label, shots in list_clips(scene, read.frames, read.crf, read.seed):
-            for scores in models:
-                scores.add(condition, scene.person, label, shots)
-            if condition != PHOTO and label == 0 and len(timed) < TIMED_CLIPS:
-                timed.append(shots)
-        people += 1
-        if people % 10 == 0:
-            print(f"{people} people, {time.process_time():.0f} s", file=sys.stderr, flush=True)
+    try:
+        for scene in list_scenes(read.photos, read.people, read.blending, read.seed):
+            clips = list(list_clips(scene, read.frames, read.crf, read.seed))
+            scored = [[scores.score(shots) for _, _, shots in clips] for scores in models]
+            for scores, of_clips in zip(models, scored, strict=True):
+                for (condition, label, _), margins in zip(clips, of_clips, strict=True):
+                    scores.margins.setdefault(condition, {})[scene.person, label] = margins
+            timed += [shots for _, label, shots in clips if len(shots) > 1 and label == 0 and len(timed) < TIMED_CLIPS]
+            people += 1
+            if people % 10 == 0:
+                print(f"{people} people, {time.process_time():.0f} s", file=sys.stderr, flush=True)
+    except KeyboardInterrupt:
+        print(f"stopped; what follows is of the {people} people so far", file=sys.stderr)
     found: dict[str, Any] = {"people": people, "frames": read.frames, "blending": read.blending, "models": {}}
     for scores in models:
         of_model: dict[str, Any] = {"costs": measure_costs(scores.opened, timed)}
