@@ -35,7 +35,6 @@ def test_a_config_without_them_is_kept_as_it_was_before_they_existed() -> None:
     [
         (1, {"l2_start": 0.1}, ("l2_start: needs", "there is none", "--set start=RUN", "group stage2")),
         (1, {"start_share": 0.5}, ("start_share: needs", "start null")),
-        (1, {"norm_statistics": "start"}, ("norm_statistics: needs", "start null")),
         (1, {"start": "a", "l2_start": 1000.0, "stage1": {"lr": 0.01}}, ("beyond its value at the", "1 / lr, 100")),
         (1, {"start": "a", "start_share": 0.5, "tune": "lora"}, ("factors of low-rank adapters", "take l2_start")),
         (1, {"start": "a", "start_share": 1.0}, ("start_share",)),

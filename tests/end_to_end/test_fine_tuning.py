@@ -14,7 +14,7 @@ from workplace import STAGE_1, STAGE_2, Ended, Workplace
 
 CONFIG, SHARE = "configs/tiny.json", 0.25
 HELD = (
-    *("--set", f"start_share={SHARE}", "--set", "l2_start=0.5", "--set", "norm_statistics=start"),
+    *("--set", f"start_share={SHARE}", "--set", "l2_start=0.5"),
     *("--set", "ema_decay=0.9"),
 )
 
@@ -56,12 +56,9 @@ def test_what_is_kept_is_the_average_with_the_start_and_training_goes_on_from_th
             wanted = (1 - SHARE) * trained[name] + SHARE * first[name]
             torch.testing.assert_close(tensor, wanted, rtol=0, atol=1e-6)
             moved += not torch.equal(tensor, trained[name])
-            if "running" in name:
-                assert torch.equal(tensor, first[name])
         else:
             assert torch.equal(tensor, trained[name])
     assert moved > 10
-    assert "backbone.bn1.running_var" in first
 
 
 def test_the_checkpoint_says_from_which_file_and_the_end_says_how_to_see_what_was_forgotten(

@@ -13,7 +13,6 @@ from sharpstudent.optim.build import LossScale
 from sharpstudent.optim.start_weights import StartWeights
 from sharpstudent.train.state import capture_step, list_misfits, restore_step
 from sharpstudent.train.step import TrainStep
-from sharpstudent.train.tuning import start_training
 from tiny_models import (
     START,
     are_identical,
@@ -21,10 +20,8 @@ from tiny_models import (
     make_full_step,
     make_plain_student,
     make_step,
-    make_student,
     take_snapshot,
 )
-from torch import nn
 
 CPU = torch.device("cpu")
 PULL = 0.5
@@ -136,29 +133,6 @@ def test_a_step_with_a_start_goes_on_bit_for_bit_from_its_state_and_needs_no_oth
     assert step.start is not None
     assert other.start is not None
     assert are_identical(*(dict(one.start.mix(one.student).state_dict()) for one in (step, other)))  # type: ignore[union-attr]
-
-
-@pytest.mark.parametrize("parts", [1, 2])
-def test_statistics_of_the_start_stay_in_both_passes_while_scale_and_shift_of_their_layer_learn(parts: int) -> None:
-    """The function that is trained is then the one that evaluation computes, dropout apart."""
-    student = make_student()
-    student.dropout, student.depth = nn.Identity(), nn.Identity()  # type: ignore[assignment]
-    with torch.no_grad():
-        student.norm.running_mean.fill_(0.3)  # type: ignore[union-attr, operator]
-    start_training(student, keeps_statistics=True)
-    assert student.training
-    assert student.head.training
-    images = make_batch().inputs["image"]
-    with torch.no_grad():
-        trained, evaluated = student(images)["logits"], copy.deepcopy(student).eval()(images)["logits"]
-    assert torch.equal(trained, evaluated)
-    buffers = {name: value.clone() for name, value in student.named_buffers()}
-    scale = student.norm.weight.detach().clone()  # type: ignore[union-attr, operator]
-    step = make_step(student, parts=parts)
-    assert step(make_batch(), START).ok
-    assert are_identical(buffers, dict(student.named_buffers()))
-    assert not torch.equal(scale, student.norm.weight)  # type: ignore[arg-type]
-    assert not student.norm.training
 
 
 def test_a_state_without_the_start_is_no_state_of_a_run_that_is_held_near_it() -> None:

@@ -198,7 +198,6 @@ _BOTH_STAGES = (
     *(
         "ema_decay",
         "start_share",
-        "norm_statistics",
         "selection_metric",
         "patience",
         "micro_batch_size",

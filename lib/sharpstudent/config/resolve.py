@@ -144,7 +144,7 @@ def name_weights_key(config: RunConfig, index: int) -> str:
     return f"teachers[{index}].weights"
 
 
-HELD_BY = {"l2_start": 0.0, "start_share": 0.0, "norm_statistics": "batch"}  # keys, with the value that does nothing
+HELD_BY = ("l2_start", "start_share")
 START_KEYS: dict[Stage, str] = {1: "start", 2: "pretrained_student_weights"}  # the trained model of a stage
 USUAL_ASAM_RHO = 0.4  # papers use 0.5 to 1.0 with asam and 0.02 to 0.1 without
 LONGEST_NAME = 100  # characters; a folder's name may have 255 bytes, and ours adds the config's name and the date
@@ -406,7 +406,7 @@ def _check_sam(own: FileKeys) -> Iterator[Problem]:
 
 def _check_start(own: FileKeys, stage: Stage) -> Iterator[Problem]:
     """Check that the keys which hold a model near its start have one, and can do what they say."""
-    given = {key: getattr(own, key) for key, idle in HELD_BY.items() if getattr(own, key) != idle}
+    given = {key: getattr(own, key) for key in HELD_BY if getattr(own, key)}
     key = START_KEYS[stage]
     if given and getattr(own, key) is None:
         yield Problem(

@@ -509,12 +509,6 @@ class TrainingKeys(Frozen):
         "too, and the better of the two is kept",
         json_schema_extra=usual("the average then is the weights of the last step or two, at twice the cost", low=0.5),
     )
-    norm_statistics: Literal["batch", "start"] = Field(
-        default="batch",
-        exclude_if=lambda kind: kind == "batch",
-        description="what BatchNorm normalises by in training: batch, that of the batch, and its running statistics "
-        "follow; start, the running statistics of the model that the stage starts from, which then stay as they are",
-    )
     start_share: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
         default=0.0,
         exclude_if=operator.not_,

@@ -53,7 +53,7 @@ def try_one_batch(
     first, epochs, samples = next(iter(sampler.batches(1))), run.config.training.epochs, data.train
     loaded = next(load_batches(samples, [first], seed=run.config.seed, num_workers=0, collate=task.collate))
     report_unreadable(loaded.replaced)
-    start_training(step.student, keeps_statistics=run.config.training.norm_statistics == "start")
+    start_training(step.student)
     teachers = name_teachers(run.config, step.teacher)
     fits = describe_fits(run.config, teachers, len(samples))
     check_labels(loaded.batch, len(list_class_names(task)))

@@ -226,8 +226,8 @@ class Trainer:
 
     def _train_epoch(self) -> None:
         """Take the remaining steps of the epoch."""
+        start_training(self._step.student)
         config, ranks = self._run.config, self._run.ranks
-        start_training(self._step.student, keeps_statistics=config.training.norm_statistics == "start")
         keys = self._sampler.batches(self._state.epoch, start_step=self._state.step)
         loader = load_batches(
             self._data.train,

@@ -25,7 +25,6 @@ from sharpstudent.config.run_config import LowRankKeys, Tune
 from sharpstudent.core.errors import UserError
 from sharpstudent.models.forward import count_parameters
 from sharpstudent.models.weights import is_head
-from sharpstudent.train.transaction import find_norm_layers
 
 ADAPTED = "parametrizations.weight"  # where torch keeps the parts of a weight that is computed
 
@@ -151,18 +150,12 @@ def _find_update(module: nn.Module) -> LowRankUpdate | None:
     return first if isinstance(first, LowRankUpdate) else None
 
 
-def start_training(model: nn.Module, *, keeps_statistics: bool = False) -> None:
+def start_training(model: nn.Module) -> None:
     """Put a model into training mode, except for parts of which no parameter learns.
 
     Those stay in evaluation mode: dropout off, statistics of BatchNorm as they are.
-
-    Args:
-        model: The model.
-        keeps_statistics: Whether every BatchNorm layer stays in it, though its scale and shift may learn.
     """
     model.train()
-    for layer in find_norm_layers(model) if keeps_statistics else ():
-        layer.eval()
     for module in model.modules():
         own = list(module.parameters())
         if own and not any(p.requires_grad for p in own):

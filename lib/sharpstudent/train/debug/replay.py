@@ -61,9 +61,9 @@ def replay_step(run: Run, step: TrainStep, path: Path) -> None:
     restore_calibrations(run.config, teachers, folder / "logs")
     batch = kept.batch.to(run.device, memory_format=choose_memory_format(run.config.compute))
     try:
-        _restore(run, step, kept)
+        _restore(step, kept)
         result = step(batch, kept.progress)
-        _restore(run, step, kept)  # the inspected step may have updated weights and statistics
+        _restore(step, kept)  # the inspected step may have updated weights and statistics
         bad_weights = _find_bad_tensors(step.student)
         seen = inspect_step(step, batch, kept.progress)
     except Exception as error:
@@ -86,7 +86,7 @@ def replay_step(run: Run, step: TrainStep, path: Path) -> None:
         run.say(line)
 
 
-def _restore(run: Run, step: TrainStep, kept: Skipped) -> None:
+def _restore(step: TrainStep, kept: Skipped) -> None:
     """Restore the state before the step, and the settings of the step."""
     device = next(step.student.parameters()).device.type
     random = {name: value for name, value in kept.state["rng"].items() if name in ("torch", "python", device)}
@@ -94,7 +94,7 @@ def _restore(run: Run, step: TrainStep, kept: Skipped) -> None:
     step.optimizer.set_lr(kept.settings["lr"])
     step.optimizer.set_rho(kept.settings["rho"])
     step.parts = int(kept.settings["parts"])
-    start_training(step.student, keeps_statistics=run.config.training.norm_statistics == "start")
+    start_training(step.student)
 
 
 def _describe_outcome(kept: Skipped, result: StepResult, computer: Mapping[str, Any]) -> list[str]:
