@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -38,8 +39,19 @@ def main() -> None:
     print(f"{TABLE}: {len(rows)} photos of {len(people)} people ({counts})")
 
 
-def list_photos(data: Path) -> list[tuple[str, str, str]]:
-    """List path, person and split of every photo. Raises UserError where a set is missing."""
+def list_photos(data: Path, tenths: Mapping[int, str] = TENTHS) -> list[tuple[str, str, str]]:
+    """List path, person and split of every photo.
+
+    Args:
+        data: The folder that holds the three sets.
+        tenths: The splits of the tenths of people who do not train.
+
+    Returns:
+        A row for each photo.
+
+    Raises:
+        UserError: Where a set is missing.
+    """
     missing = [name for name in SOURCES if not (data / name).exists()]
     if missing:
         raise UserError.about(
@@ -54,7 +66,7 @@ def list_photos(data: Path) -> list[tuple[str, str, str]]:
     found += [(path, f"cc0_{path.stem}") for path in sorted((data / SOURCES[1]).glob("*.jpg"))]
     grey = [(path, f"congress_{path.stem}") for path in sorted((data / SOURCES[2]).glob("*.jpg"))]
     found += [one for one in grey if _draw(one[1]) // 10 % GREY_SHARE == 0]
-    return [(str(path.resolve()), person, TENTHS.get(_draw(person) % 10, "train")) for path, person in found]
+    return [(str(path.resolve()), person, tenths.get(_draw(person) % 10, "train")) for path, person in found]
 
 
 def _draw(person: str) -> int:

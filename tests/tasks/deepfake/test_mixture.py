@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from sharpstudent.core.errors import UserError
 from sharpstudent.core.random import build_generator
 from sharpstudent.modalities.faces.blend_other import NearestFaces, blend_other, place_face
 from sharpstudent.modalities.faces.self_blend import OWN_FORM, PUBLISHED_FORM, draw_blend, draw_hull
+from sharpstudent.modalities.faces.swap.colour import is_grey
 from sharpstudent.modalities.faces.swap.match import normalise_points
 from sharpstudent.tasks.deepfake import mixture
 from sharpstudent.tasks.deepfake.augmentation import build_steps
@@ -141,8 +143,29 @@ def test_partners_are_other_people_of_the_same_faces() -> None:
         for face in partners.choose(FACES[0].read_points(), "person 0", np.random.default_rng(seed))
     )
     assert "person 0" not in drawn
-    assert len(drawn) == mixture.NEAREST  # all of the nearest are drawn now and then
-    assert sum(drawn.values()) == 60 * mixture.TRIED
+    assert len(drawn) == mixture.NEAREST
+    assert sum(drawn.values()) == 60 * mixture.NEAREST
+
+
+def test_a_grey_face_is_blended_into_grey_pictures_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_grey(face: Face) -> LoadedFace:
+        loaded = face.load()
+        return replace(loaded, image=np.repeat(loaded.image.mean(axis=-1, keepdims=True).astype(np.uint8), 3, axis=-1))
+
+    def note(image: Any, landmarks: Any, other: Any, *rest: Any, **more: Any) -> Any:
+        met[is_grey(image), is_grey(other)] += 1
+        return blend_other(image, landmarks, other, rest[0], np.random.default_rng(0))
+
+    met: Counter[tuple[bool, bool]] = Counter()
+    for name in ("blend_other", "swap_faces"):
+        monkeypatch.setattr(mixture, name, note)
+    greys = [replace(face, identity=f"grey {face.identity}", load=partial(load_grey, face)) for face in FACES]
+    for kind in ("blend_other", "swap"):
+        samples = mix([*FACES, *greys], **{kind: 1.0})
+        for index in range(40):
+            samples.make_mixed(index, np.random.default_rng(index))
+    assert met[False, True] == 0
+    assert min(met[False, False], met[True, True], met[True, False]) > 0
 
 
 def test_one_person_cannot_be_blended_with_anybody() -> None:

@@ -6,9 +6,11 @@ split, so that nobody crosses it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -20,12 +22,13 @@ from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.modalities.faces.blend_other import BlendResult, NearestFaces, blend_other, swap_faces
 from sharpstudent.modalities.faces.sample import FacePair, make_pair, prepare_single
 from sharpstudent.modalities.faces.self_blend import OWN_FORM, PUBLISHED_FORM, self_blend
+from sharpstudent.modalities.faces.swap.colour import is_grey
 from sharpstudent.tasks.deepfake.samples import BlendedPairs, DrawnSample, build_sample
 from sharpstudent.tasks.deepfake.section import FAKE_NAMES
 from sharpstudent.tasks.deepfake.sources.face import Face, LoadedFace
 
 MOST_PARTNERS = 2048  # faces of a split, evenly spread over it, that others are blended with
-NEAREST, TRIED = 8, 3  # the nearest people are candidates; so many of them are tried
+NEAREST, TRIED = 8, 3  # the nearest people are candidates; so many of those who fit in colour are tried
 LARGEST_FLAW = 5.5  # of a swap that is made, as make_swaps.py keeps them at most
 
 
@@ -66,9 +69,9 @@ class Partners:
         return len(self._faces)
 
     def choose(self, landmarks: NDArray[np.generic], person: str, rng: np.random.Generator) -> list[Face]:
-        """Choose TRIED of the NEAREST faces of other people, in a random order."""
+        """Choose the NEAREST faces of other people, in a random order."""
         nearest = self._nearest.find(landmarks, person, NEAREST)
-        return [self._faces[int(place)] for place in rng.permutation(nearest)[:TRIED]]
+        return [self._faces[int(place)] for place in rng.permutation(nearest)]
 
 
 @dataclass(frozen=True)
@@ -198,10 +201,11 @@ class MixedPairs(BlendedPairs):
         """Make a fake of two people; what can be made of no partner is made of the next kind.
 
         A swap that no partner fits becomes a blend, and a blend that none fits a self-blend. The last of `tried` is
-        what was made.
+        what was made. A black and white face is never blended into a picture in colour: grey skin in colour would give
+        the fake away.
         """
         assert self._partners is not None
-        partners = self._partners.choose(landmarks, person, rng)
+        partners = list(islice(self._load_partners(landmarks, person, rng, colour=not is_grey(image)), TRIED))
         makers: dict[str, Callable[[LoadedFace], BlendResult]] = {
             "swap": lambda other: swap_faces(
                 image, landmarks, other.image, _get_points(other), largest_flaw=LARGEST_FLAW
@@ -211,12 +215,20 @@ class MixedPairs(BlendedPairs):
         for name in ("swap", "blend_other") if kind == "swap" else ("blend_other",):
             tried.append(name)
             for partner in partners:
-                try:
-                    return makers[name](partner.read())
-                except (ValueError, UnreadableSample):
-                    continue
+                with suppress(ValueError):  # the two do not fit
+                    return makers[name](partner)
         tried.append("self_blend")
         return self_blend(image, landmarks, rng)
+
+    def _load_partners(
+        self, landmarks: NDArray[np.float32], person: str, rng: np.random.Generator, *, colour: bool
+    ) -> Iterator[LoadedFace]:
+        assert self._partners is not None
+        for face in self._partners.choose(landmarks, person, rng):
+            with suppress(UnreadableSample):  # named where it is drawn as a sample
+                loaded = face.read()
+                if not (colour and is_grey(loaded.image)):
+                    yield loaded
 
 
 def _get_points(face: LoadedFace) -> NDArray[np.generic]:

@@ -16,6 +16,7 @@ SPREAD_LIMITS = (0.7, 1.4)  # how much the spread of L, a, b may be changed
 LEAST_SPREAD = 0.3
 STRETCHED = 3.0  # spreads
 GREY_CHROMA = 1.5  # a picture whose skin has less, and no more spread of it, is black and white
+GREY_LEVELS = 3.0  # mean difference of the largest and the smallest of R, G, B; below it a picture has no colour
 SHADING_SIGMA = 0.16
 SHADING_SHARE = 0.75  # of the difference of light and shade that is taken over
 SHADING_STEP = 4  # the shading is computed on a grid this much coarser
@@ -32,6 +33,11 @@ SHARPEN_SHARES, SHARPEN_SIGMA = (0.25, 0.5, 0.75, 1.0, 1.3, 1.6), 1.2  # stronge
 def to_lab(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Convert a picture to CIELAB."""
     return np.asarray(cv2.cvtColor(picture.astype(np.float32) / 255, cv2.COLOR_RGB2LAB), np.float32)
+
+
+def is_grey(picture: NDArray[np.uint8]) -> bool:
+    """Say whether a picture is black and white, by every eighth of its rows and columns."""
+    return float(np.ptp(picture[::8, ::8].astype(np.int16), axis=-1).mean()) < GREY_LEVELS
 
 
 def find_covered(picture: NDArray[np.uint8], cheeks: NDArray[np.bool_], face_width: float) -> NDArray[np.bool_]:
