@@ -4,7 +4,9 @@
 
 DATA holds three folders: `faces` (index.csv; studio portraits, CC BY 4.0), `faces_cc0` (photos/*.jpg, CC0) and
 `faces_congress` (photos/*.jpg, grey, public domain). People are held out by the digest of their name, so that a photo
-that is added moves nobody. Of the grey photos every third person is taken, so that colour is the rule.
+that is added moves nobody. Photos that show the same picture of a face, also in two sets and under two names, are one
+person. Of the grey photos every third person is taken, so that colour is the rule; real faces and fakes are made of the
+same photos, so that grey means neither.
 """
 
 from __future__ import annotations
@@ -17,15 +19,20 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import numpy as np
 from sharpstudent.core.arguments import EXIT_CODES, Parser, read_path
 from sharpstudent.core.errors import UserError, exit_codes
 from sharpstudent.core.io import write_text_atomically
 from sharpstudent.core.naming import format_csv
+from sharpstudent.tasks.deepfake.prepare.check_near import ALIKE, DISTANCE, describe_face
+from sharpstudent.tasks.deepfake.prepare.crop_frame import measure_face
+from sharpstudent.tasks.deepfake.sources.face_crops import FaceCrops
 
 TABLE = Path("data/free/faces.csv")
 SOURCES = ("faces/index.csv", "faces_cc0/photos", "faces_congress/photos")
 TENTHS = {8: "val", 9: "test"}  # the others train
 GREY_SHARE = 3
+CROPS_FOR = 112  # px: the side of the input whose crops are compared
 
 
 def main() -> None:
@@ -66,7 +73,38 @@ def list_photos(data: Path, tenths: Mapping[int, str] = TENTHS) -> list[tuple[st
     found += [(path, f"cc0_{path.stem}") for path in sorted((data / SOURCES[1]).glob("*.jpg"))]
     grey = [(path, f"congress_{path.stem}") for path in sorted((data / SOURCES[2]).glob("*.jpg"))]
     found += [one for one in grey if _draw(one[1]) // 10 % GREY_SHARE == 0]
-    return [(str(path.resolve()), person, tenths.get(_draw(person) % 10, "train")) for path, person in found]
+    people = join_copies({path.resolve(): person for path, person in found})
+    return [(str(path), person, tenths.get(_draw(person) % 10, "train")) for path, person in people.items()]
+
+
+def join_copies(people: Mapping[Path, str]) -> dict[Path, str]:
+    """Give the photos that show one picture of a face to one person, and say which they are.
+
+    Two are copies where their hashes are near, and their faces, laid over one another by their landmarks, agree in fine
+    details: the rule of `prepare_faces.py check`.
+
+    Args:
+        people: The person of each photo, by its path.
+
+    Returns:
+        The same photos; of people who share a picture all have the name of the first.
+    """
+    loaded = {path: crop.load() for path, crop in FaceCrops(image_size=CROPS_FOR).prepare([*people]).items()}
+    faces = {path: one for path, one in loaded.items() if one.landmarks is not None}
+    photos = [*faces]
+    details = np.stack([describe_face(one.image, one.landmarks) for one in faces.values()])
+    hashes = np.array([measure_face(one)[1] for one in faces.values()], np.uint64)
+    near = np.bitwise_count(hashes[:, None] ^ hashes) <= DISTANCE
+    alike = np.argwhere(np.triu(near & (details @ details.T >= ALIKE), 1))
+    names = {person: person for person in people.values()}
+    for one, two in alike:
+        first, second = (names[people[photos[int(place)]]] for place in (one, two))
+        if first != second:
+            print(
+                f"near copies: {photos[int(one)].name} of {first} and {photos[int(two)].name} of {second}: one person"
+            )
+            names = {person: first if name == second else name for person, name in names.items()}
+    return {path: names[person] for path, person in people.items()}
 
 
 def _draw(person: str) -> int:
