@@ -80,6 +80,7 @@ demo: setup
 
 train-free: setup
 	@test -n "$(DATA)" || { echo "DATA is missing: make train-free DATA=FOLDER, which holds faces/, faces_cc0/ and faces_congress/"; exit 2; }
+	$(BIN)/python -m pip install --quiet --editable ".[video]"
 	$(BIN)/python demo/train_free.py "$(DATA)"
 
 # DATA=FOLDER: recordings of people; without, espeak-ng speaks the words.

@@ -89,11 +89,13 @@ def join_copies(people: Mapping[Path, str]) -> dict[Path, str]:
     Returns:
         The same photos; of people who share a picture all have the name of the first.
     """
-    loaded = {path: crop.load() for path, crop in FaceCrops(image_size=CROPS_FOR).prepare([*people]).items()}
-    faces = {path: one for path, one in loaded.items() if one.landmarks is not None}
-    photos = [*faces]
-    details = np.stack([describe_face(one.image, one.landmarks) for one in faces.values()])
-    hashes = np.array([measure_face(one)[1] for one in faces.values()], np.uint64)
+    crops = FaceCrops(image_size=CROPS_FOR).prepare([*people])
+    photos, faces = [*crops], [crop.load() for crop in crops.values()]
+    pairs = [
+        (one.image, np.asarray(one.landmarks, np.float32)) for one in faces
+    ]  # each has landmarks: it was cropped by them
+    details = np.stack([describe_face(*pair) for pair in pairs])
+    hashes = np.array([measure_face(*pair)[1] for pair in pairs], np.uint64)
     near = np.bitwise_count(hashes[:, None] ^ hashes) <= DISTANCE
     alike = np.argwhere(np.triu(near & (details @ details.T >= ALIKE), 1))
     names = {person: person for person in people.values()}

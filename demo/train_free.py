@@ -2,9 +2,10 @@
 
     make train-free DATA=FOLDER
 
-One recipe, written down once: configs/free.json (hard labels, SAM, 195 steps; five minutes of one CPU core). The
-test people of data/free/faces.csv are looked at after it, once: self-blends of them, the kind of fake it learnt from,
-and classical face swaps, a kind that it never saw. The card gets these figures whatever they are.
+One recipe, written down once: configs/free.json (hard labels, SAM, averaged weights; fakes of three kinds, degraded as
+videos are). The test people of data/free/faces.csv are looked at after it, once: two kinds of fake that it learnt from,
+and one that it never saw, face swaps with a hard edge. The card gets these figures whatever they are. Stopped, the same
+command goes on.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from sharpstudent.core.io import write_text_atomically
 from sharpstudent.core.shipped import FOLDER
 
 NAME = "deepfake-small"
-PHOTOS, BLENDS, SWAPS = "data/free/faces.csv", "data/free/blends", "data/free/swaps"
+CONFIG = "configs/free.json"
+PHOTOS, BLENDS = "data/free/faces.csv", "data/free/blends"
+SWAPS = {"face swaps": ("data/free/swaps", "poisson"), "face swaps with a hard edge": ("data/free/hard_swaps", "hard")}
 REPORT = Path("output/free_evaluation")
 METRICS = (
     ("frame_auc", "AUC (chance: .5)"),
@@ -42,16 +45,19 @@ def main() -> None:
     data = parser.read(sys.argv[1:]).data
     run("fetch_models.py", "demo")
     run("demo/free_photos.py", str(data))
-    run("train_student_only.py", "configs/free.json", "-n", "free", "--resume", "auto")
+    run("train_student_only.py", CONFIG, "-n", "free", "--resume", "auto")
     judge()
 
 
 def judge() -> None:
     """Ship the best model of the run, evaluate it on the test people, and write its card."""
     run("demo/ship_model.py", str(find_run()), NAME)
-    run("demo/write_blends.py", PHOTOS, BLENDS)
-    run("make_swaps.py", PHOTOS, SWAPS, "--split", "test", "--per-face", "2", "--image-size", "112")
-    sets = [f"self-blends={BLENDS}/blends.csv", f"face swaps={SWAPS}"]
+    run("demo/write_blends.py", PHOTOS, BLENDS, CONFIG)
+    side = str(read_config_file(ROOT / CONFIG)["image_size"])
+    for folder, blending in SWAPS.values():
+        options = ["--split", "test", "--per-face", "2", "--image-size", side, "--blending", blending]
+        run("make_swaps.py", PHOTOS, folder, *options)
+    sets = [f"self-blends={BLENDS}/blends.csv", *(f"{name}={folder}" for name, (folder, _) in SWAPS.items())]
     run("evaluate_model.py", NAME, "--data", *sets, "--crops", "--costs", "--out", str(REPORT))
     write_text_atomically(FOLDER / f"{NAME}.md", write_card(json.loads((REPORT / "results.json").read_text("utf-8"))))
     print(f"{FOLDER / NAME}.md is written; {REPORT}/report.html has everything")
@@ -78,7 +84,6 @@ def write_card(results: dict[str, Any]) -> str:
         f"| {title} | {' | '.join(_tell(model['figures'].get(f'{metric}@{one}')) for one in sets)} |"
         for metric, title in METRICS
     ]
-    auc = model["figures"][f"frame_auc@{sets[1]}"]
     photos = [line.split(",") for line in (ROOT / PHOTOS).read_text("utf-8").splitlines()[1:]]
     people = {split: len({one[-2] for one in photos if one[-1] == split}) for split in ("train", "val", "test")}
     return CARD.read_text("utf-8").format(
@@ -86,7 +91,7 @@ def write_card(results: dict[str, Any]) -> str:
         architecture=model["architecture"],
         epoch=model["trained"]["epoch"],
         validated=len((find_run() / "logs" / "metrics.csv").read_text("utf-8").splitlines()) - 1,
-        epochs=read_config_file(ROOT / "configs" / "free.json")["epoch"],
+        epochs=read_config_file(ROOT / CONFIG)["epoch"],
         parameters=model["cost"]["parameters"] / 1e6,
         megabytes=model["cost"]["file_bytes"] / 1e6,
         side=model["image_size"],
@@ -97,7 +102,6 @@ def write_card(results: dict[str, Any]) -> str:
         ),
         rules="|".join("---" for _ in sets),
         rows="\n".join(rows),
-        swap_word="hardly better than guessing" if auc["low"] < 0.55 else "weaker than on self-blends",
     )
 
 

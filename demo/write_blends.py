@@ -1,6 +1,6 @@
 """The demo's test people as face crops, each with self-blended fakes: data/demo/blends/{real,fake}/PERSON/.
 
-    python demo/write_blends.py [PHOTOS.csv FOLDER]     for the test people of another table of photos
+    python demo/write_blends.py [PHOTOS.csv FOLDER CONFIG]     for the test people of another table of photos
 
 blends.csv names them, with their kind: a model that learnt from self-blends is tested on its own kind of fake.
 
@@ -32,8 +32,8 @@ CONFIG = Path("configs/demo.json")
 
 
 def main() -> None:
-    table, folder = map(Path, sys.argv[1:] or (FACES, FOLDER))
-    image_size = int(read_config_file(CONFIG)["image_size"])
+    table, folder, config = map(Path, sys.argv[1:] or (FACES, FOLDER, CONFIG))
+    image_size = int(read_config_file(config)["image_size"])
     faces = list_faces("test", image_size, table)
     shutil.rmtree(folder, ignore_errors=True)  # of an earlier version, which wrote the real face with every blend
     lines = ["path,label,person,manipulation"]

@@ -45,7 +45,7 @@ class PreparedSet:
         image, landmarks = picture or draw_face(seed, SIDE)
         corners = (landmarks[:68].min(axis=0), landmarks[:68].max(axis=0))
         crop = crop_face(image, landmarks, np.concatenate(corners), largest_face=SIDE)
-        sharpness, phash = measure_face(crop)
+        sharpness, phash = measure_face(crop.image, crop.landmarks)
         content = cv2.imencode(".png", cv2.cvtColor(crop.image, cv2.COLOR_RGB2BGR))[1].tobytes()
         row = FaceRow(
             path=f"crops/clip {seed} é/{len(self.rows):06d}_0.png",
@@ -438,7 +438,7 @@ def test_recompressed_real_photos_are_found_as_copies_and_different_people_are_n
     def describe(image: NDArray[np.uint8]) -> tuple[int, NDArray[np.float32]]:
         face = detector.detect(image)[0]
         crop = crop_face(image, mesh.locate_81(image, face), face.box_xyxy, largest_face=475)
-        return measure_face(crop)[1], describe_face(crop.image, crop.landmarks)
+        return measure_face(crop.image, crop.landmarks)[1], describe_face(crop.image, crop.landmarks)
 
     def save_again(image: NDArray[np.uint8], shrink: float, quality: int) -> NDArray[np.uint8]:
         return blur((image, np.zeros((68, 2), np.float32)), quality, shrink)[0]

@@ -46,10 +46,10 @@ PNG_OPTIONS = [
 JPEG_QUALITY = 95
 
 
-def measure_face(cropped: CroppedFace) -> tuple[float, int]:
+def measure_face(image: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> tuple[float, int]:
     """Compute the sharpness of a face and its perceptual hash, both from the stored pixels around the landmarks."""
-    box = compute_landmark_box(cropped.landmarks[:68])
-    return compute_sharpness(slice_box(cropped.image, box)), compute_phash(slice_box(cropped.image, _widen(box)))
+    box = compute_landmark_box(landmarks[:68])
+    return compute_sharpness(slice_box(image, box)), compute_phash(slice_box(image, _widen(box)))
 
 
 def encode_picture(image: NDArray[np.uint8], picture: str) -> bytes:
@@ -262,7 +262,7 @@ class FrameCropper:
         image, settings = picture.image, self._settings
         given = files is not None and files.landmarks is not None
         cropped = self.cut(picture, face, whole=whole)
-        sharpness, phash = measure_face(cropped)
+        sharpness, phash = measure_face(cropped.image, cropped.landmarks)
         is_kept = whole and files is not None and not picture.turned
         content = _reuse_file(files.picture, cropped, settings) if is_kept and files is not None else None
         return FaceCrop(
