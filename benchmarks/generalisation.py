@@ -16,7 +16,6 @@ them (`keep_best`).
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import subprocess
 import sys
@@ -213,10 +212,7 @@ def compare(folder: Path, arms: dict[str, list[Path]], against: str) -> None:
                 cells.append(tell(value) if gap is None else f"{value.value:.3f}; {tell(gap, '+.3f')}")
                 rows.append({"damage": damage, "set": name, "kind": kind, "arm": arm} | as_row(value, gap))
             print(f"| {name}, {kind} | {' | '.join(cells)} |", flush=True)
-    with open(folder / "compared.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    write_text_atomically(folder / "compared.csv", format_csv([tuple(rows[0]), *(tuple(row.values()) for row in rows)]))
 
 
 def read_all(folder: Path, run: Path, name: str, kind: str) -> dict[str, Any]:
