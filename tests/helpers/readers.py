@@ -1064,6 +1064,7 @@ READERS: dict[str, Reader] = {
 }  # fmt: skip
 
 NEEDS_NO_ROW: dict[str, str] = {
+    "models/trained_start.py:describe_start": "the digest of a start whose weights have just been loaded",
     "checkpoint/store.py:load_run_state": "a file that was verified; tests/checkpoint/test_run_state.py",
     "tasks/wakeword/device_header.py:write_header": "the file that this export has written and compared",
     "tasks/wakeword/speech_embedding.py:_open_session": "a digest, and a file that has it",
