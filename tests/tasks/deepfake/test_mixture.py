@@ -26,7 +26,7 @@ from sharpstudent.tasks.deepfake import mixture
 from sharpstudent.tasks.deepfake.augmentation import build_steps
 from sharpstudent.tasks.deepfake.mixture import MixedPairs, Partners
 from sharpstudent.tasks.deepfake.samples import BlendedPairs, LabelledFaces
-from sharpstudent.tasks.deepfake.section import DeepfakeSection, FakeShares
+from sharpstudent.tasks.deepfake.section import DeepfakeSection, FakeShares, check_fakes
 from sharpstudent.tasks.deepfake.sources.face import Face, LoadedFace
 from sharpstudent.tasks.deepfake.task import DeepfakeTask
 from workplace import STAGE_1, Workplace
@@ -283,6 +283,15 @@ def test_a_source_that_cannot_give_the_fakes_is_named_at_the_key(tmp_path: Path)
         with pytest.raises(UserError) as caught:
             DeepfakeTask(DeepfakeSection(data_root=str(tmp_path), **keys)).open_data("train", "validation")
         assert [problem.where for problem in caught.value.problems] == [key]
+
+
+def test_what_labelled_pictures_are_told_to_set_makes_a_config_with_a_mixture_fit_them(tmp_path: Path) -> None:
+    asked = {"fakes": FakeShares(self_blend=1), "validation_fakes": FakeShares(swap=1)}
+    with pytest.raises(UserError) as caught:
+        check_fakes(DeepfakeSection(data_root=str(tmp_path), data_source="labelled", **asked))
+    words = [str(problem.remedy).partition(";")[0] for problem in caught.value.problems]
+    assert words == ["--set fakes=labels", "--set validation_fakes=null"]
+    check_fakes(DeepfakeSection(data_root=str(tmp_path), data_source="labelled", fakes="labels", validation_fakes=None))
 
 
 @pytest.fixture

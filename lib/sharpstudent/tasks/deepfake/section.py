@@ -154,7 +154,8 @@ def check_fakes(section: DeepfakeSection) -> None:
         is_asked = isinstance(fakes, FakeShares) or (key == "validation_fakes" and fakes is not None)
         if source == "labelled" and is_asked:
             what = "asks for fakes that are made, and data_source = 'labelled' takes pictures as they are"
-            problems.add(Problem(key, what, remedy="leave it out, or prepare the set and set data_source to manifest"))
+            plain = f"--set {key}={'labels' if key == 'fakes' else 'null'}"
+            problems.add(Problem(key, what, remedy=f"{plain}; or prepare the set and set data_source to manifest"))
         elif isinstance(fakes, FakeShares) and fakes.labels > 0 and source != "manifest":
             what = f"has a share of labels, and data_source = {source!r} reads real faces alone"
             problems.add(
