@@ -282,7 +282,7 @@ def build_parser(script: str, purpose: str, more: str, *, data: str) -> Parser:
     }
     also = f"; train arms: python {COMPARE} ablate --help" if script == COMPARE else ""
     usage = f"python {script} MODEL... [--data SET...] [options]{also}"
-    parser = Parser(script, purpose, usage=usage, more=f"{more}\n\n{EXIT_CODES}", examples=examples[script])
+    parser = Parser(script, purpose, usage=usage, more=f"{more}\n{EXIT_CODES}", examples=examples[script])
     _add_models(parser.add_argument_group("models"), script=script)
     return parser
 

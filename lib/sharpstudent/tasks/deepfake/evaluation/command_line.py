@@ -172,8 +172,8 @@ def _add_data_options(group: Any) -> None:
     add_option(group, OPTIONS, "--layout", help="form of a folder, as in prepare_faces.py (default: recognised)")
     add_option(group, OPTIONS, "--label", help="label of everything in the folders (default: by folders or lists)")
     add_option(group, OPTIONS, "--people", help="what one person is in a folder of your own (default: folders)")
-    text = "the clip's largest person, all faces of a frame (max, mean), or its likeliest fake person (%(default)s)"
-    add("--faces", choices=get_args(FacesRule), default=default.faces, help=text)
+    text = "largest of a clip; max, mean of a frame; person: a clip's likeliest fake (%(default)s)"
+    add("--faces", choices=get_args(FacesRule), metavar="RULE", default=default.faces, help=text)
     add_option(group, OPTIONS, "--frames", default=default.frames, help="frames of each video (%(default)s)")
     add_option(group, OPTIONS, "--min-face", help="smaller faces are not evaluated, px (%(default)s)")
 
