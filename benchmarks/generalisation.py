@@ -33,7 +33,6 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from sharpstudent.core.io import write_text_atomically
 from sharpstudent.core.naming import format_csv
-from sharpstudent.core.random import build_generator
 from sharpstudent.evaluation.load_model import ModelFile, open_model
 from sharpstudent.metrics.bootstrap import compute_interval, compute_paired
 from sharpstudent.metrics.intervals import Estimate
@@ -41,10 +40,9 @@ from sharpstudent.metrics.metric import make_binary_metric
 from sharpstudent.modalities.faces.corruptions import CORRUPTIONS, corrupt, find_evaluation_crop
 from sharpstudent.tasks.deepfake.evaluation.crops_set import read_crops_set
 from sharpstudent.tasks.deepfake.evaluation.set_request import SetRequest
-from sharpstudent.tasks.deepfake.samples import BlendedPairs
 
 from demo.free_photos import TENTHS, list_photos
-from demo.measure import SEED, list_faces
+from demo.write_blends import write_blends
 
 SIDE = 224  # of the crops [px]
 KINDS = ("self_blend", "poisson", "feather", "affine", "hard")
@@ -100,7 +98,7 @@ def make(data: Path, folder: Path) -> None:
         chosen = {person: path for path, person, split in reversed(photos) if find_set(person, split) == name}
         people = [(path, person, "test") for person, path in reversed(chosen.items())]  # the first photo of each
         write_table(folder / f"{name}.csv", people)
-        write_blends(folder, name)
+        write_blends(folder / f"{name}.csv", folder / name / "self_blend", SIDE, PER_FACE[name])
         for kind in KINDS[1:]:
             words = ["--blending", kind, "--per-face", str(PER_FACE[name]), "--image-size", str(SIDE)]
             command = [sys.executable, str(ROOT / "make_swaps.py"), f"{folder}/{name}.csv", f"{folder}/{name}/{kind}"]
@@ -121,20 +119,6 @@ def find_set(person: str, split: str) -> str | None:
 def write_table(path: Path, rows: Sequence[tuple[str, str, str]]) -> None:
     write_text_atomically(path, format_csv([("path", "person", "split"), *rows]))
     print(f"{path}: {len(rows)} photos of {len({row[1] for row in rows})} people")
-
-
-def write_blends(folder: Path, name: str) -> None:
-    """Self-blends of a set, as face crops."""
-    faces = list_faces("test", SIDE, folder / f"{name}.csv")
-    pairs = BlendedPairs(faces, image_size=SIDE, train=False, times=PER_FACE[name])
-    for index in range(len(pairs)):
-        sample = pairs.make(index, build_generator(SEED, 0, index))
-        repeat, place = divmod(index, len(faces))
-        for label, image in zip(sample.targets["label"], sample.inputs["image"], strict=True):
-            photo = f"{Path(faces[place].name).stem}_{repeat}.png"
-            path = folder / name / "self_blend" / ("real", "fake")[label] / faces[place].identity / photo
-            path.parent.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
 
 
 def list_stand_ins(closed: bool) -> list[tuple[str, str]]:

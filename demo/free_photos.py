@@ -91,9 +91,7 @@ def join_copies(people: Mapping[Path, str]) -> dict[Path, str]:
     """
     crops = FaceCrops(image_size=CROPS_FOR).prepare([*people])
     photos, faces = [*crops], [crop.load() for crop in crops.values()]
-    pairs = [
-        (one.image, np.asarray(one.landmarks, np.float32)) for one in faces
-    ]  # each has landmarks: it was cropped by them
+    pairs = [(one.image, np.asarray(one.landmarks, np.float32)) for one in faces]  # crops always have landmarks
     details = np.stack([describe_face(*pair) for pair in pairs])
     hashes = np.array([measure_face(*pair)[1] for pair in pairs], np.uint64)
     near = np.bitwise_count(hashes[:, None] ^ hashes) <= DISTANCE

@@ -33,11 +33,15 @@ CONFIG = Path("configs/demo.json")
 
 def main() -> None:
     table, folder, config = map(Path, sys.argv[1:] or (FACES, FOLDER, CONFIG))
-    image_size = int(read_config_file(config)["image_size"])
+    write_blends(table, folder, int(read_config_file(config)["image_size"]))
+
+
+def write_blends(table: Path, folder: Path, image_size: int, times: int = BLENDS) -> None:
+    """Write the real faces of a table's test people, and so many self-blends of each, anew into a folder."""
     faces = list_faces("test", image_size, table)
     shutil.rmtree(folder, ignore_errors=True)  # of an earlier version, which wrote the real face with every blend
     lines = ["path,label,person,manipulation"]
-    pairs = BlendedPairs(faces, image_size=image_size, train=False, times=BLENDS)
+    pairs = BlendedPairs(faces, image_size=image_size, train=False, times=times)
     for index in range(len(pairs)):
         sample = pairs.make(index, build_generator(SEED, 0, index))
         repeat, face = divmod(index, len(faces))
@@ -48,7 +52,7 @@ def main() -> None:
             lines.append(f"{place.as_posix()},{place.parts[0]},{faces[face].identity},{BLEND if label else ''}")
     write_text_atomically(folder / TABLE.name, "\n".join([*lines, ""]))
     people = {face.identity for face in faces}
-    print(f"{folder}: {len(faces)} faces of {len(people)} test people, and {BLENDS} blends of each")
+    print(f"{folder}: {len(faces)} faces of {len(people)} test people, and {times} blends of each")
 
 
 def _write(path: Path, image: np.ndarray) -> None:
