@@ -7,19 +7,21 @@
     python benchmarks/generalisation.py epochs FOLDER RUN...        which validation chooses the better epoch
 
 DATA holds the three sets of photos of `make train-free`. Training reads FOLDER/train.csv: no photo of the London
-studio, and nobody of the test people. Stand-ins are fakes of the test people in colour (`wild`), in grey (`grey`), and
-of the London studio (`london`), each plain and after compression and resizing; crops are 224 px wide when they are
-damaged. A run is a folder of `train_student_only.py`, or one of its checkpoints; for `epochs` it must have kept all of
-them (`keep_best`).
+studio, and nobody of the test people. Stand-ins are fakes of the test people in colour (`wild`), in grey (`grey`), of
+the London studio (`london`), and of the portraits of the demo (`portraits`, fetched; whoever is in a photo of DATA,
+too, is left out), each plain and after compression and resizing; crops are 224 px wide when they are damaged. A run is
+a folder of `train_student_only.py`, or one of its checkpoints; for `epochs` it must have kept all of them
+(`keep_best`).
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +43,15 @@ from sharpstudent.modalities.faces.corruptions import CORRUPTIONS, corrupt, find
 from sharpstudent.tasks.deepfake.evaluation.crops_set import read_crops_set
 from sharpstudent.tasks.deepfake.evaluation.set_request import SetRequest
 
-from demo.free_photos import TENTHS, list_photos
+from demo.free_photos import TENTHS, join_copies, list_photos
 from demo.write_blends import write_blends
 
 SIDE = 224  # of the crops [px]
-KINDS = ("self_blend", "poisson", "feather", "affine", "hard")
-SETS = ("wild", "grey", "london")
+KINDS = ("self_blend", "poisson", "feather", "affine", "hard", "multiband")
+SETS = ("wild", "grey", "london", "portraits")
+PORTRAIT = "portrait_"  # begins the names of the people of the demo's portraits
 VALIDATION = "val"  # people who choose the epoch
-CLOSED_KINDS, CLOSED_SETS = ("hard",), ("london",)
+CLOSED_KINDS, CLOSED_SETS = ("multiband",), ("portraits",)
 DAMAGE = {
     "plain": None,
     "jpeg50": ("jpeg", 50),
@@ -57,9 +60,10 @@ DAMAGE = {
     "h264_35": ("h264", 35),
     "resize50": ("resize", 50),
 }
-PER_FACE = {"wild": 3, "grey": 2, "london": 1, "val": 1}  # fakes of each photo and kind
+PER_FACE = {"wild": 3, "grey": 2, "london": 1, "portraits": 1, "val": 1}  # fakes of each photo and kind
 AUC = make_binary_metric("auc", lambda table: table["margin"])
 BATCH = 24
+StandIn = tuple[str, str]  # set and kind
 
 
 def main() -> None:
@@ -94,6 +98,7 @@ def make(data: Path, folder: Path) -> None:
     """Write the table that training reads, and the stand-ins of those whom it leaves out."""
     photos = list_photos(data, {7: "test", **TENTHS})
     write_table(folder / "train.csv", [row for row in photos if not is_london(row[1])])
+    photos += list_portraits({Path(path): person for path, person, _ in photos})
     for name in (*SETS, VALIDATION):
         chosen = {person: path for path, person, split in reversed(photos) if find_set(person, split) == name}
         people = [(path, person, "test") for person, path in reversed(chosen.items())]  # the first photo of each
@@ -105,6 +110,16 @@ def make(data: Path, folder: Path) -> None:
             subprocess.run([*command, *words, "--split", "test"], check=True)
 
 
+def list_portraits(photos: Mapping[Path, str]) -> list[tuple[str, str, str]]:
+    """Fetch the demo's portraits; list path, person and split of those that show nobody who is in a photo."""
+    subprocess.run([sys.executable, str(ROOT / "demo/fetch_portraits.py")], check=True, cwd=ROOT)
+    table = ROOT / "data/demo/faces.csv"
+    with open(table, newline="", encoding="utf-8") as file:
+        portraits = {(table.parent / row["path"]).resolve(): PORTRAIT + row["person"] for row in csv.DictReader(file)}
+    people = join_copies({**photos, **portraits})  # who is in both has the name of the photo
+    return [(str(path), people[path], "test") for path in portraits if people[path].startswith(PORTRAIT)]
+
+
 def is_london(person: str) -> bool:
     return person.startswith("london")
 
@@ -112,6 +127,8 @@ def is_london(person: str) -> bool:
 def find_set(person: str, split: str) -> str | None:
     if is_london(person):
         return "london"
+    if person.startswith(PORTRAIT):
+        return "portraits"
     tested = "grey" if person.startswith("congress") else "wild"
     return {"test": tested, "val": VALIDATION}.get(split)
 
@@ -121,13 +138,13 @@ def write_table(path: Path, rows: Sequence[tuple[str, str, str]]) -> None:
     print(f"{path}: {len(rows)} photos of {len({row[1] for row in rows})} people")
 
 
-def list_stand_ins(closed: bool) -> list[tuple[str, str]]:
+def list_stand_ins(closed: bool) -> list[StandIn]:
     """Set and kind of each stand-in."""
     every = [(name, kind) for name in SETS for kind in KINDS]
     return [(name, kind) for name, kind in every if closed or (name not in CLOSED_SETS and kind not in CLOSED_KINDS)]
 
 
-def judge(folder: Path, runs: Sequence[Path], stand_ins: Sequence[tuple[str, str]], damages: Sequence[str]) -> None:
+def judge(folder: Path, runs: Sequence[Path], stand_ins: Sequence[StandIn], damages: Sequence[str]) -> None:
     """Score stand-ins with each run, and keep the scores in FOLDER/scores/."""
     torch.set_num_threads(1)
     opened = [open_model(ModelFile(run), classes=("real", "fake"), device=torch.device("cpu")) for run in runs]
@@ -181,14 +198,19 @@ def score(opened: Any, crops: Sequence[NDArray[np.uint8]]) -> list[float]:
 
 
 def compare(folder: Path, arms: dict[str, list[Path]], against: str) -> None:
-    """Print AUC of each arm on each stand-in, mean of its seeds, and its difference to one of them."""
-    closed = all(find_scores(folder, run, "london", "hard").exists() for runs in arms.values() for run in runs)
+    """Print AUC of each arm on each stand-in, mean of its seeds, and its difference to one of them.
+
+    Stand-ins are also taken together: all kinds but self-blends of one set, and one kind of all people whose sets of
+    photos trained.
+    """
+    runs = [run for found in arms.values() for run in found]
+    pools = [(name, parts) for name, parts in list_pools() if are_scored(folder, runs, parts)]
+    known = [set(read_all(folder, run, *pools[0][1][0])) for run in runs]
     rows: list[dict[str, Any]] = []
-    every = [read_all(folder, run, *list_stand_ins(False)[0]) for runs in arms.values() for run in runs]
-    for damage in [one for one in DAMAGE if all(one in known for known in every)]:
+    for damage in [one for one in DAMAGE if all(one in scores for scores in known)]:
         print(f"\n{damage}\n| Stand-in | {' | '.join(arms)} |\n|---|{'---|' * len(arms)}")
-        for name, kind in list_stand_ins(closed):
-            tables = {arm: [read_scores(folder, run, name, kind, damage) for run in runs] for arm, runs in arms.items()}
+        for (name, kind), parts in pools:
+            tables = {arm: [read_scores(folder, run, parts, damage) for run in runs] for arm, runs in arms.items()}
             cells: list[str] = []
             for arm, found in tables.items():
                 value = compute_interval(AUC, found, group_unit="person")
@@ -199,14 +221,30 @@ def compare(folder: Path, arms: dict[str, list[Path]], against: str) -> None:
     write_text_atomically(folder / "compared.csv", format_csv([tuple(rows[0]), *(tuple(row.values()) for row in rows)]))
 
 
+def list_pools() -> list[tuple[tuple[str, str], list[StandIn]]]:
+    """Name of set and of kind, and the stand-ins that are taken together under it."""
+    single = [(one, [one]) for one in list_stand_ins(True)]
+    of_set = [((name, "all swaps"), [(name, kind) for kind in KINDS[1:]]) for name in SETS]
+    of_kind = [(("wild and grey", kind), [("wild", kind), ("grey", kind)]) for kind in KINDS]
+    return [*single, *of_set, *of_kind]
+
+
+def are_scored(folder: Path, runs: Sequence[Path], parts: Sequence[StandIn]) -> bool:
+    return all(find_scores(folder, run, *part).exists() for run in runs for part in parts)
+
+
 def read_all(folder: Path, run: Path, name: str, kind: str) -> dict[str, Any]:
     return json.loads(find_scores(folder, run, name, kind).read_text("utf-8"))
 
 
-def read_scores(folder: Path, run: Path, name: str, kind: str, damage: str) -> dict[str, Any]:
-    known = read_all(folder, run, name, kind)
-    columns = {key: np.array(known[key]) for key in ("id", "group", "label")}
-    return columns | {"margin": np.array(known[damage])}
+def read_scores(folder: Path, run: Path, parts: Sequence[StandIn], damage: str) -> dict[str, Any]:
+    found: dict[str, list[Any]] = {"id": [], "group": [], "label": [], "margin": []}
+    for name, kind in parts:
+        known = read_all(folder, run, name, kind)
+        found["id"] += [f"{name}/{kind}/{one}" for one in known["id"]]
+        for column, key in (("group", "group"), ("label", "label"), ("margin", damage)):
+            found[column] += known[key]
+    return {column: np.array(values) for column, values in found.items()}
 
 
 def compare_epochs(folder: Path, runs: Sequence[Path]) -> None:
@@ -231,8 +269,8 @@ def compare_epochs(folder: Path, runs: Sequence[Path]) -> None:
         print(f"| {run.name} | {' | '.join(cells)} | {max(gained):.3f} | rank correlation {ranks}", flush=True)
 
 
-def mean_auc(folder: Path, run: Path, stand_ins: Sequence[tuple[str, str]], damages: Sequence[str]) -> float:
-    tables = [read_scores(folder, run, name, kind, damage) for name, kind in stand_ins for damage in damages]
+def mean_auc(folder: Path, run: Path, stand_ins: Sequence[StandIn], damages: Sequence[str]) -> float:
+    tables = [read_scores(folder, run, [one], damage) for one in stand_ins for damage in damages]
     return float(np.mean([AUC.value(table) for table in tables]))
 
 

@@ -18,6 +18,7 @@ for folder in (ROOT, ROOT / "tests" / "helpers"):
 
 from drawn_faces import draw_face
 from sharpstudent.modalities.faces.crop import compute_landmark_box
+from sharpstudent.modalities.faces.swap.blend import blend_bands
 from sharpstudent.modalities.faces.swap.colour import match_colour, match_sharpness, measure_detail, to_lab
 from sharpstudent.modalities.faces.swap.match import LookTable, describe_look
 from sharpstudent.modalities.faces.swap.region import (
@@ -318,6 +319,39 @@ def test_a_hard_edge_is_all_source_inside_the_region_and_a_feathered_one_falls_e
     mixed = np.rint(draft.share[..., None] * face + (1 - draft.share[..., None]) * draft.own)
     known = draft.region > 0
     assert np.abs(soft.image[inside].astype(int) - mixed)[known].max() <= 1
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_frequency_bands_are_blended_near_the_edge_of_the_region_only(number: int) -> None:
+    """Fine bands change within a few pixels of the edge, coarse ones further out, and nothing beyond the margin."""
+    source, target = find_pairs(3)[number]
+    draft = draft_swap(source, target)
+    swap = finish_swap(draft, "multiband")
+    left, top, right, bottom = draft.box_xyxy
+    inside = np.s_[top:bottom, left:right]
+    np.testing.assert_array_equal(swap.image[swap.mask == 0], target.image[swap.mask == 0])
+    border = np.ones(draft.region.shape, bool)
+    border[1:-1, 1:-1] = False
+    assert swap.mask[inside][border].max() < 0.02
+    depth, beyond = (cv2.distanceTransform(part, cv2.DIST_L2, 5) for part in (draft.region, 255 - draft.region))
+    assert swap.mask[inside][depth > draft.margin].min() > 0.99
+    assert swap.mask[inside][beyond > draft.margin].max() < 0.02
+    at_edge = swap.mask[inside][(depth == 1) | (beyond == 1)]
+    assert abs(at_edge.mean() - 0.5) < 0.05
+    hard = finish_swap(draft, "hard").image[inside].astype(np.int64)  # within the region the source's face
+    deep = depth > 2 * draft.margin
+    assert deep.any()
+    assert np.abs(swap.image[inside][deep] - hard[deep]).max() <= 2
+
+
+def test_equal_pictures_stay_equal_when_their_bands_are_blended() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (64, 72, 3)).astype(np.uint8)
+    region = np.zeros((64, 72), np.uint8)
+    region[20:40, 20:50] = 255
+    for reach in (1.0, 4.0, 15.0):
+        blended, share = blend_bands(picture, picture, region, reach)
+        assert np.abs(blended.astype(int) - picture).max() == 0
+        assert 0 <= share.min() <= share.max() <= 1
 
 
 def load_photos(count: int) -> list[PointedFace]:

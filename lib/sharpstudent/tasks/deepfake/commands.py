@@ -123,9 +123,10 @@ def parse_swaps(argv: Sequence[str]) -> SwapRequest:
     add_option(parser, OPTIONS, "--image-size", type=read_number(int, 32, 2048), help=text)
     add_option(parser, OPTIONS, "--picture", help="jpg has quality 95 (%(default)s)")
     text = (
-        "how a face is blended in; hard leaves its edge as it is, affine is no swap: another face is moved into place "
+        "how a face is blended in; hard leaves its edge as it is, multiband blends each frequency band over a width of "
+        "its own, affine is no swap: another face is moved into place as a whole and blended as a self-blend is "
+        "(%(default)s)"
     )
-    text += "as a whole and blended as a self-blend is (%(default)s)"
     add("--blending", choices=BLENDINGS, default=BLENDINGS[0], help=text)
     group = parser.add_argument_group("people without a split of their own, as data_source photos holds them out")
     share = read_number(float, 0, 1, above=True, below=True)

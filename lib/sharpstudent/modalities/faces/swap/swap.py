@@ -21,6 +21,7 @@ from scipy.spatial import Delaunay
 
 from sharpstudent.modalities.faces.crop import compute_box_margins, compute_landmark_box
 from sharpstudent.modalities.faces.landmarks import INNER_MOUTH, check_landmarks, convert_mesh_to_81, fill_hulls
+from sharpstudent.modalities.faces.swap.blend import HARD, MULTIBAND, POISSON, blend_bands, blend_poisson, mix
 from sharpstudent.modalities.faces.swap.colour import find_covered, match_colour, match_sharpness, to_lab
 from sharpstudent.modalities.faces.swap.match import measure_opening
 from sharpstudent.modalities.faces.swap.region import (
@@ -123,10 +124,6 @@ LARGEST_FOLDS = 0.03  # share of the face that the warp may turn inside out
 LEAST_SKIN = 50  # px
 LEAST_INSIDE = 0.85  # share of the 68 points that lie in the picture
 SEAM_BELOW = 0.6  # the rim, where the seam is measured: less than this of each pixel is the source's
-# A Poisson blend that changes the colour of the face's middle by more than this [CIELAB units] has hair or background
-# at its border and drags their colour in; feathering does not.
-LARGEST_DRIFT = 9.0
-POISSON, FEATHERED, HARD = "poisson", "feather", "hard"
 
 
 class UnfitPair(Exception):
@@ -164,6 +161,7 @@ class SwapDraft:
         share: The source's share of each pixel, float32 (h, w).
         skin: Where both show skin, bool (h, w).
         teeth: The target's share inside its lips, float32 (h, w), or None.
+        margin: How far the part goes beyond the region, where the picture does [px].
         kept: Share of the face's region that no hair or hand covers.
         covered: Share of the middle of one of the two faces that something covers.
         seam: Mean difference of the two along the region's rim [CIELAB units].
@@ -177,6 +175,7 @@ class SwapDraft:
     share: NDArray[np.float32]
     skin: NDArray[np.bool_]
     teeth: NDArray[np.float32] | None
+    margin: float
     kept: float
     covered: float
     seam: float
@@ -197,7 +196,7 @@ class Swap:
     Attributes:
         image: uint8 (H, W, 3) RGB.
         mask: The source's share of each pixel, float32 (H, W); where it is 0, the image is the target bit for bit.
-        method: `poisson`, `feather` or `hard`.
+        method: `poisson`, `feather`, `hard` or `multiband`.
     """
 
     image: NDArray[np.uint8]
@@ -252,6 +251,7 @@ def draft_swap(source: PointedFace, target: PointedFace) -> SwapDraft:
         share=share,
         skin=skin,
         teeth=_find_teeth(source, target, landmarks, region.shape, face_width),
+        margin=MARGIN * face_width,
         kept=np.count_nonzero(chosen) / np.count_nonzero(region),
         covered=max(float(part[middle].mean()) for part in covered),
         seam=float(np.abs(to_lab(face)[rim] - to_lab(own)[rim]).mean()),
@@ -264,22 +264,34 @@ def finish_swap(draft: SwapDraft, blending: str = POISSON) -> Swap:
     Args:
         draft: The swap.
         blending: `poisson`, which is `feather` where it would drag colour in; `feather`, where the source's share
-            falls evenly to 0 along the rim; `hard`, where all of the region is the source's and nothing beyond it.
+            falls evenly to 0 along the rim; `hard`, where all of the region is the source's and nothing beyond it;
+            `multiband`, where each frequency band has a rim of its own width.
 
     Returns:
         The swap.
     """
     face = match_sharpness(draft.face, draft.own, draft.skin)
     if draft.teeth is not None:
-        face = _mix(draft.own, face, draft.teeth)
-    blended, method = _blend(face, draft) if blending == POISSON else (face, blending)
-    share = (draft.region > 0).astype(np.float32) if blending == HARD else draft.share
+        face = mix(draft.own, face, draft.teeth)
+    part, share, method = _blend(face, draft, blending)
     left, top, right, bottom = draft.box_xyxy
     image = draft.target.copy()
     mask = np.zeros(image.shape[:2], np.float32)
-    image[top:bottom, left:right] = _mix(blended, draft.own, share)
+    image[top:bottom, left:right] = part
     mask[top:bottom, left:right] = share
     return Swap(image, mask, method)
+
+
+def _blend(
+    face: NDArray[np.uint8], draft: SwapDraft, blending: str
+) -> tuple[NDArray[np.uint8], NDArray[np.float32], str]:
+    """Blend the face in; return the draft's part of the picture, the source's share of it, and the method."""
+    if blending == MULTIBAND:
+        return *blend_bands(face, draft.own, draft.region, draft.margin), blending
+    share = (draft.region > 0).astype(np.float32) if blending == HARD else draft.share
+    if blending == POISSON:
+        face, blending = blend_poisson(face, draft.own, draft.region, draft.share)
+    return mix(face, draft.own, share), share, blending
 
 
 def _check_in_picture(face: PointedFace) -> None:
@@ -317,25 +329,6 @@ def _find_teeth(
     if measure_opening(target.landmarks) - measure_opening(source.landmarks) <= LEAST_OPENING:
         return None
     return feather(fill_hulls([landmarks[INNER_MOUTH]], *shape[:2]), MOUTH_FEATHER * face_width)
-
-
-def _mix(one: NDArray[np.uint8], other: NDArray[np.uint8], share: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Compute share * one + (1 - share) * other; it is the other bit for bit where share is 0."""
-    part = share[..., None]
-    return np.where(part > 0, np.rint(part * one + (1 - part) * other), other).astype(np.uint8)
-
-
-def _blend(face: NDArray[np.uint8], draft: SwapDraft) -> tuple[NDArray[np.uint8], str]:
-    """Blend the face into the target's colours at the region's border, and name the method."""
-    left, top, width, height = cv2.boundingRect(draft.region)
-    middle = (left + width // 2, top + height // 2)
-    # seamlessClone writes into the mask that it is given.
-    blended = np.asarray(cv2.seamlessClone(face, draft.own, draft.region.copy(), middle, cv2.NORMAL_CLONE), np.uint8)
-    inner = draft.share >= 1
-    drift = np.abs(to_lab(blended)[inner] - to_lab(face)[inner]).max(axis=1)
-    if drift.size == 0 or float(np.percentile(drift, 95)) > LARGEST_DRIFT:
-        return face, FEATHERED
-    return blended, POISSON
 
 
 CONTEXT = 0.15  # around the face's points and the final crop, share of their box

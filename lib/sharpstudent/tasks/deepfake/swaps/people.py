@@ -17,7 +17,7 @@ from sharpstudent.tasks.deepfake.sources.photos import LAYOUT, SPLITS, Photo, re
 ALL = "all"
 CHOICES = (*SPLITS, ALL)
 AFFINE = "affine"  # no swap: modalities/faces/blend_other.py
-BLENDINGS = ("poisson", "feather", "hard", AFFINE)  # the others are those of modalities/faces/swap/swap.py
+BLENDINGS = ("poisson", "feather", "hard", "multiband", AFFINE)  # the others: modalities/faces/swap/blend.py
 LONGEST_NAME = 80  # characters
 # Readable on every file system; two underscores stand between target and source in a fake's name.
 _SAFE = re.compile(r"(?!.*__)[\w(][\w() ,.+-]*(?<![ .])", re.ASCII)

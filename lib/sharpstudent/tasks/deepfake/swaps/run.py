@@ -186,7 +186,7 @@ class _Names:
         Args:
             target: The photo that the picture is made of.
             source: The photo whose face is put in; None for the real picture.
-            method: The blend, `poisson`, `feather`, `hard` or `affine`; "" for the real picture.
+            method: The blend, one of BLENDINGS; "" for the real picture.
 
         Returns:
             The row.
