@@ -83,7 +83,7 @@ def blend_bands(
     blended = np.clip(np.rint(_run_blender(face, own, region, bands)), 0, 255).astype(np.uint8)
     white, black = np.full_like(face, 255), np.zeros_like(own)
     # A picture of one level has nothing but the lowest band.
-    share = np.clip(_run_blender(white, black, region, bands)[..., 0] / 255, 0, 1)
+    share = np.clip(_run_blender(white, black, region, bands)[..., 0] / np.float32(255), 0, 1).astype(np.float32)
     return np.where(share[..., None] > 0, blended, own), share
 
 
@@ -96,4 +96,4 @@ def _run_blender(
     for picture, mask in ((one, region), (other, cv2.bitwise_not(region))):
         blender.feed(picture.astype(np.int16) * STEPS, mask, (0, 0))
     found, _ = blender.blend(np.zeros(0, np.int16), np.zeros(0, np.uint8))
-    return np.asarray(found, np.float32) / STEPS
+    return (np.asarray(found) / STEPS).astype(np.float32)
