@@ -11,6 +11,7 @@ from ffpp_tree import MODEL_FILES
 from workplace import ROOT, Workplace
 
 SCRIPT = str(ROOT / "prepare_faces.py")
+SMOKE = ROOT.parent / "shared" / "data" / "swap_smoke"
 VIDEOS = ROOT.parent / "shared" / "data" / "videos"
 needs_models = pytest.mark.skipif(
     not all(path.is_file() for path in MODEL_FILES), reason="the face models are absent: make face-models"
@@ -97,3 +98,14 @@ def test_real_videos_give_faces_and_the_broken_ones_their_reasons(place: Workpla
     quarantine = (place / "set/quarantine.csv").read_text()
     for name in ("truncated.mp4", "empty.mp4", "page.mp4"):
         assert quarantine.count(name) >= 1
+
+
+@needs_models
+@pytest.mark.skipif(not SMOKE.is_dir(), reason="../shared/data/swap_smoke is absent")
+def test_the_shipped_detector_reads_the_frames_of_neural_swaps_and_claims_nothing(place: Workplace) -> None:
+    script = str(ROOT / "evaluate_model.py")
+    ended = place.run(script, "deepfake-small", "--data", f"smoke={SMOKE}", "--out", "report", timeout=300)
+    assert (ended.code, ended.err) == (0, "")
+    assert "12 fake" in ended.out
+    assert "4 real" in ended.out
+    assert "not shown to be better than chance" in ended.out
