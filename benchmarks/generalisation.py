@@ -205,6 +205,8 @@ def compare(folder: Path, arms: dict[str, list[Path]], against: str) -> None:
     """
     runs = [run for found in arms.values() for run in found]
     pools = [(name, parts) for name, parts in list_pools() if are_scored(folder, runs, parts)]
+    if not pools:
+        sys.exit("no stand-in is scored by every run: `judge` them first")
     known = [set(read_all(folder, run, *pools[0][1][0])) for run in runs]
     rows: list[dict[str, Any]] = []
     for damage in [one for one in DAMAGE if all(one in scores for scores in known)]:
